@@ -1,0 +1,96 @@
+# `make` lists the targets. Everything they need is made or installed by them; see hack/cluster.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(firstword $(shell command -v python3.11) python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.neuron-sim
+WORKERS ?= 1
+KUBERNETES ?=
+NAME ?=
+EXISTING ?=
+TESTS ?=
+GO_DRIVER ?=
+# EXISTING=1: the cluster of the current kubeconfig instead of one of ours
+export NEURON_SIM_EXISTING := $(EXISTING)
+ifneq ($(NAME),)
+export NEURON_SIM_CLUSTER := $(NAME)
+endif
+
+.PHONY: help
+help: ## list the targets
+	@echo "targets (EXISTING=1 uses the cluster of your current kubeconfig):"
+	@sed -nE 's/^([a-z-]+|\.venv):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 18
+
+# --- the cluster and what runs in it ---------------------------------------------------------
+
+.PHONY: demo
+demo: $(STAMP) ## from nothing to neuron-ls in a pod on a simulated Trainium node
+	@hack/demo
+
+.PHONY: up
+up: ## start the cluster (NAME=neuron-sim, WORKERS=1, KUBERNETES=v1.36.3)
+	@hack/cluster up --workers $(WORKERS) $(if $(KUBERNETES),--kubernetes $(KUBERNETES))
+
+.PHONY: down
+down: ## delete the cluster
+	@hack/cluster down
+
+.PHONY: image
+image: ## build the images neuron-sim and neuron-tools
+	@hack/image
+
+.PHONY: load
+load: image ## put them into the cluster's nodes
+	@hack/cluster load $$(hack/image --names)
+
+# --- development -----------------------------------------------------------------------------
+
+.venv: $(STAMP) ## the virtual environment, with the command neuron-sim in it
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@PYTHON=$(PYTHON) hack/venv $(VENV)
+	@touch $@
+
+.PHONY: test
+test: test-unit test-cluster ## all tests
+
+.PHONY: test-unit
+test-unit: $(STAMP) ## tests that need no cluster (TESTS=path or -k ... to choose)
+	@hack/helm --existing version > /dev/null  # the chart's tests render with it
+	$(BIN)/pytest tests/unit $(TESTS)
+
+.PHONY: test-cluster
+test-cluster: $(STAMP) ## tests on a real cluster, which they make themselves
+	$(BIN)/pytest tests/cluster $(TESTS)
+
+.PHONY: bench
+bench: $(STAMP) ## measure and print tables for docs/benchmarks.md (GO_DRIVER=binary of dra-example-driver, to compare)
+	$(BIN)/python tests/bench/drivers.py $(if $(GO_DRIVER),--go-driver $(GO_DRIVER))
+	@hack/demo
+	$(BIN)/python tests/bench/neuron_ls.py
+
+.PHONY: generate
+generate: $(STAMP) ## write what is generated from other files (CRDs)
+	hack/generate
+
+.PHONY: lint
+lint: $(STAMP) ## ruff, mypy, import-linter, generated files, shell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	hack/generate --check
+	@if command -v shellcheck > /dev/null; then hack/lint-shell; else echo "shellcheck is not installed: shell scripts not checked"; fi
+
+.PHONY: lock
+lock: $(STAMP) ## write the *.lock files anew, with the newest versions that pyproject.toml allows
+	@hack/lock
+
+.PHONY: clean
+clean: ## remove what was made in this folder (the cache outside stays: see hack/cluster)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
