@@ -1,0 +1,1 @@
+"""The node agent: a DRA driver that serves simulated Neuron devices to the kubelet of one node."""

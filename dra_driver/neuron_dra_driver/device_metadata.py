@@ -1,0 +1,63 @@
+"""The device metadata file of KEP-5304: a container reads there what the ResourceSlice says about its devices.
+
+Nothing in Kubernetes writes it but the driver. Path and content follow the device metadata protocol (Kubernetes docs:
+"DRA device metadata in containers"): a JSON stream with the same object once per version of the schema, newest first.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from .claims import AllocatedRequest, Allocation
+
+ROOT = PurePosixPath("/var/run/kubernetes.io/dra-device-attributes")
+VERSIONS = ("v1beta1", "v1alpha1")
+
+
+def container_path(allocation: Allocation, request: AllocatedRequest, *, driver: str) -> str:
+    """Where a container finds the metadata of a request."""
+    owner = (
+        PurePosixPath("resourceclaimtemplates", allocation.pod_claim_name)
+        if allocation.pod_claim_name
+        else PurePosixPath("resourceclaims", allocation.name)
+    )
+    return str(ROOT / owner / request.name / f"{driver}-metadata.json")
+
+
+def content(
+    allocation: Allocation,
+    request: AllocatedRequest,
+    *,
+    driver: str,
+    devices: Mapping[str, Mapping[str, Any]],
+) -> bytes:
+    """The file of one request; `devices` is what the node offers, by name."""
+    body: dict[str, Any] = {
+        "metadata": {
+            "name": allocation.name,
+            "namespace": allocation.namespace,
+            "uid": allocation.uid,
+            "generation": 1,
+        }
+    }
+    if allocation.pod_claim_name:
+        body["podClaimName"] = allocation.pod_claim_name
+    body["requests"] = [
+        {
+            "name": request.devices[0].request,
+            "devices": [
+                {
+                    "driver": driver,
+                    "pool": allocation.pool,
+                    "name": device.name,
+                    "attributes": devices[device.name].get("attributes", {}),
+                }
+                for device in request.devices
+            ],
+        }
+    ]
+    stream = [
+        {"kind": "DeviceMetadata", "apiVersion": f"metadata.resource.k8s.io/{version}", **body} for version in VERSIONS
+    ]
+    return "".join(json.dumps(document) + "\n" for document in stream).encode()

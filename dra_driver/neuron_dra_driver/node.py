@@ -1,0 +1,105 @@
+"""What this node is at the moment: resolved from its NeuronNode, or from flags when the agent runs alone.
+
+Everything that publishing and preparing need is computed once per change and then only read.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from neuron_device_model import identity
+from neuron_device_model.advertise import chip_devices
+from neuron_device_model.catalog import (
+    DEFAULT_SDK_VERSION,
+    InstanceType,
+    SdkRelease,
+    UnknownInstanceType,
+    UnknownSdkRelease,
+    instance_type,
+    sdk_release,
+)
+
+from .errors import NodeError
+from .names import version
+
+
+@dataclass(frozen=True)
+class SimulatedNode:
+    """A node with Neuron devices."""
+
+    name: str
+    instance_type: InstanceType
+    logical_neuron_core: int
+    sdk: SdkRelease
+    driver_version: str
+    instance_id: str
+    devices: Mapping[str, Mapping[str, Any]]
+    """What it offers: DRA devices (resource.k8s.io/v1) by name, in the order of their numbers."""
+
+
+def from_neuron_node(neuron_node: Mapping[str, Any]) -> SimulatedNode:
+    """What the operator decided for this node."""
+    spec = neuron_node["spec"]
+    return _resolve(
+        name=neuron_node["metadata"]["name"],
+        type_name=spec["instanceType"],
+        logical_neuron_core=spec.get("logicalNeuronCore"),
+        sdk_version=spec.get("sdkVersion") or DEFAULT_SDK_VERSION,
+        driver_version=spec.get("driverVersion"),
+        instance_id=spec.get("instanceID"),
+        network_nodes=spec.get("networkNodes") or (),
+    )
+
+
+def standalone(
+    *, name: str, type_name: str, logical_neuron_core: int | None = None, sdk_version: str | None = None
+) -> SimulatedNode:
+    """A node without an operator; its identity follows from its name, so that restarts do not change it."""
+    return _resolve(
+        name=name,
+        type_name=type_name,
+        logical_neuron_core=logical_neuron_core,
+        sdk_version=sdk_version or DEFAULT_SDK_VERSION,
+        driver_version=None,
+        instance_id=None,
+        network_nodes=[identity.network_node(f"layer {layer}") for layer in (1, 2, 3)],
+    )
+
+
+def _resolve(
+    *,
+    name: str,
+    type_name: str,
+    logical_neuron_core: int | None,
+    sdk_version: str,
+    driver_version: str | None,
+    instance_id: str | None,
+    network_nodes: Sequence[str],
+) -> SimulatedNode:
+    try:
+        kind = instance_type(type_name)
+    except UnknownInstanceType as error:
+        raise NodeError("UnknownInstanceType", str(error)) from error
+    try:
+        sdk = sdk_release(sdk_version)
+    except UnknownSdkRelease as error:
+        raise NodeError("UnknownSdkVersion", str(error)) from error
+    lnc = logical_neuron_core or kind.chip.default_logical_neuron_core
+    if lnc not in kind.chip.logical_neuron_core_values:
+        allowed = " or ".join(str(value) for value in kind.chip.logical_neuron_core_values)
+        raise NodeError(
+            "InvalidLogicalNeuronCore", f"logicalNeuronCore {lnc} is not possible on {type_name}: set it to {allowed}"
+        )
+    driver = driver_version or sdk.driver_version
+    devices = chip_devices(
+        kind, sdk=sdk, driver_version=driver, dra_driver_version=version(), network_nodes=network_nodes
+    )
+    return SimulatedNode(
+        name=name,
+        instance_type=kind,
+        logical_neuron_core=lnc,
+        sdk=sdk,
+        driver_version=driver,
+        instance_id=instance_id or identity.instance_id(name),
+        devices={device["name"]: device for device in devices},
+    )

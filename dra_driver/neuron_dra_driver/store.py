@@ -1,0 +1,155 @@
+"""The claims that are prepared on this node: their files, CDI files and checkpoint entries, always together.
+
+The order of writing makes a kill at any instruction harmless. Preparing writes the files, then the CDI file, then the
+checkpoint, and answers last; unpreparing goes the same way. Whatever a kill leaves is a trace (an entry, a CDI file or
+a folder with the claim's uid in its name) that the next try, or `reconcile`, finds and completes or removes.
+
+All methods are called under the node's lock, `refresh` first. No waiting for anything but the local disk.
+"""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from .cdi import CdiFolder
+from .checkpoint import Checkpoint, Entry
+from .claim_folders import ClaimFolders
+from .claims import Allocation, base_name
+from .errors import AgentError, DeviceHeld, DiskError
+from .kubeletplugin import PreparedDevice
+from .node import SimulatedNode
+from .rendering import render
+from .runtime_tree import RuntimeTrees
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Something of a claim that is on this node."""
+
+    uid: str
+    entry: Entry | None
+    """None: a kill left it before the claim was prepared, or a hand damaged it."""
+
+
+class ClaimStore:
+    """See the module."""
+
+    def __init__(
+        self, *, driver: str, cdi_directory: Path, run_directory: Path, checkpoint: Checkpoint, trees: RuntimeTrees
+    ) -> None:
+        self._driver = driver
+        self._cdi = CdiFolder(cdi_directory, driver=driver)
+        self._folders = ClaimFolders(run_directory)
+        self._checkpoint = checkpoint
+        self._trees = trees
+
+    def refresh(self) -> None:
+        """Learn what another process did, and what there is when the checkpoint begins anew."""
+        if self._checkpoint.refresh():
+            for uid in sorted(self._cdi.claims() - self._checkpoint.entries.keys()):
+                if entry := self._cdi.entry(uid):
+                    log.info("claim %s is found again by its CDI file", entry, extra={"claim_uid": uid})
+                    self._checkpoint.put(entry)
+
+    def prepared(self) -> Collection[Entry]:
+        """The prepared claims, as of the last refresh."""
+        return self._checkpoint.entries.values()
+
+    def quarantined(self) -> list[Path]:
+        """Checkpoints that could not be read and were put aside."""
+        return self._checkpoint.quarantined()
+
+    def holders(self, allocation: Allocation) -> list[Entry]:
+        """Other claims that are prepared with a device of this one. Admin access shares by definition."""
+        wanted = {device.name for device in allocation.devices if not device.admin_access}
+        return [
+            entry
+            for entry in self._checkpoint.entries.values()
+            if entry.uid != allocation.uid
+            and any(held.device in wanted and not held.admin_access for held in entry.devices)
+        ]
+
+    def prepare(
+        self, allocation: Allocation, node: SimulatedNode, *, released: Collection[str] = ()
+    ) -> tuple[PreparedDevice, ...]:
+        """Prepare a claim, or leave nothing of it. `released`: holders that the API server knows to be gone."""
+        for holder in self.holders(allocation):
+            if holder.uid not in released:
+                raise DeviceHeld(
+                    f"claim {allocation.namespace}/{allocation.name} is given devices that are still prepared for "
+                    f"claim {holder} (uid {holder.uid}) on this node: they are free once that claim's last pod has "
+                    "ended here, and the kubelet then tries again"
+                )
+            log.info("claim %s is gone and its devices are given anew", holder, extra={"claim_uid": holder.uid})
+            self.unprepare(holder.uid)
+        rendering = render(allocation, node, driver=self._driver, folders=self._folders, tree=self._trees.ensure())
+        uid = allocation.uid
+        before = self._checkpoint.entries.get(uid)
+        again = before is not None and before.devices == rendering.entry.devices
+        if before and not again:
+            self.unprepare(uid)
+        try:
+            self._folders.write(uid, rendering.files)
+            self._cdi.write(uid, rendering.cdi_spec)
+            self._checkpoint.put(rendering.entry)
+        except AgentError:
+            if not again:  # what a running pod uses stays
+                self._undo(uid)
+            raise
+        return rendering.answer
+
+    def unprepare(self, uid: str) -> bool:
+        """Remove everything of a claim, by its uid alone; false when there was no such claim."""
+        self._cdi.remove(uid)
+        self._folders.remove(uid)
+        known = uid in self._checkpoint.entries
+        if known:
+            self._checkpoint.delete(uid)
+        return known
+
+    def trace(self, uid: str) -> Trace:
+        """What there is of a claim."""
+        return Trace(uid, self._checkpoint.entries.get(uid))
+
+    def traces(self) -> list[Trace]:
+        """Every claim that something of is on this node."""
+        uids = self._checkpoint.entries.keys() | self._cdi.claims() | self._folders.claims()
+        return [self.trace(uid) for uid in sorted(uids)]
+
+    def complete(self, entry: Entry) -> bool:
+        """Whether a prepared claim's files are all there."""
+        requests = {base_name(held.request) for held in entry.devices}
+        return (
+            self._trees.has(entry.runtime)
+            and self._cdi.has(entry.uid)
+            and all(self._folders.has(entry.uid, request) for request in requests)
+        )
+
+    def install_runtime(self) -> None:
+        """Bring the tools to the node."""
+        self._trees.ensure()
+
+    def prune_runtimes(self, *, serving: bool) -> None:
+        """Remove the tools that nobody uses, and on a node without Neuron devices this agent's own as well."""
+        self._trees.prune(used={entry.runtime for entry in self.prepared()}, keep_own=serving)
+
+    def discard(self) -> None:
+        """Leave nothing on a node that is no Neuron node and holds no claim. A checkpoint put aside stays."""
+        if not self._checkpoint.entries:
+            self._trees.prune(used=(), keep_own=False)
+            self._folders.discard()
+            self._checkpoint.discard()
+
+    def close(self) -> None:
+        """Let go of the checkpoint's file."""
+        self._checkpoint.close()
+
+    def _undo(self, uid: str) -> None:
+        for undo in (self._cdi.remove, self._folders.remove):
+            try:
+                undo(uid)
+            except DiskError as error:
+                log.warning("could not clean up after a failed prepare: %s", error, extra={"claim_uid": uid})
