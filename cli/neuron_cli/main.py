@@ -1,0 +1,145 @@
+"""The commands.
+
+Each one imports what it needs when it runs: `neuron-sim types` must not wait for a Kubernetes client, and
+`neuron-sim agent` becomes the agent's process, which carries nothing of the command line in its memory.
+
+Whatever goes wrong that a person can change is one line on stderr and exit status 1; a traceback is a bug.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from neuron_cli.cluster import Cluster
+
+app = typer.Typer(
+    name="neuron-sim",
+    help="A simulated AWS Trainium/Inferentia fleet on Kubernetes: look at it, find out what is wrong.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+NOT_INSTALLED = "not installed in this cluster: helm install neuron-sim charts/neuron-sim"
+
+
+class Output(StrEnum):
+    """How to print."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people or for programs.")]
+KubeconfigOption = Annotated[
+    Path | None, typer.Option("--kubeconfig", help="Instead of $KUBECONFIG or ~/.kube/config.")
+]
+ContextOption = Annotated[str | None, typer.Option("--context", help="The kubeconfig's context to use.")]
+
+
+@app.command()
+def types(
+    name: Annotated[str | None, typer.Argument(help="Show everything about this instance type.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show the instance types that a pool may name."""
+    from neuron_device_model.catalog import UnknownInstanceType, instance_type, instance_types
+
+    from neuron_cli import catalogue, render
+
+    if name is None:
+        rows = [catalogue.summary(kind) for kind in instance_types()]
+        render.table(rows, output=output)
+        return
+    try:
+        kind = instance_type(name)
+    except UnknownInstanceType as unknown:
+        raise failure(str(unknown)) from None
+    render.record(catalogue.details(kind), output=output)
+
+
+@app.command()
+def nodes(
+    output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption = None, context: ContextOption = None
+) -> None:
+    """Show the simulated nodes of the cluster."""
+    from neuron_cli import fleet, render
+    from neuron_cli.cluster import ClusterError, Refused
+    from neuron_cli.facts import OUR_API
+
+    with connected(kubeconfig, context, doing="reading the nodes") as cluster:
+        try:
+            found = cluster.items(f"{OUR_API}/neuronnodes")
+        except Refused as refused:
+            raise ClusterError(NOT_INSTALLED) if refused.status == 404 else refused from None
+    if not found and output is Output.TABLE:
+        print("No simulated nodes; `kubectl get neuronnodepools` and `neuron-sim doctor` say why.")
+        return
+    render.table([fleet.row(node) for node in found], output=output)
+
+
+@app.command()
+def doctor(
+    output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption = None, context: ContextOption = None
+) -> None:
+    """Find out whether the cluster can run neuron-sim, what is missing and how to fix it.
+
+    Exit status 0: nothing failed (there may be warnings); 1: something did. Writes nothing: features are
+    probed with server-side dry runs.
+    """
+    from neuron_cli import facts, render
+    from neuron_cli.doctor import Verdict, diagnose
+
+    with connected(kubeconfig, context, doing="asking the cluster") as cluster:
+        findings = diagnose(facts.gather(cluster))
+    render.findings(findings, output=output)
+    if any(finding.verdict is Verdict.FAILED for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def agent(context: typer.Context) -> None:
+    """Run the node agent in this process, e.g. alone: `neuron-sim agent --instance-type trn2.48xlarge`."""
+    os.execv(sys.executable, [sys.executable, "-m", "neuron_dra_driver", *context.args])
+
+
+@app.command()
+def version() -> None:
+    """Show the version of neuron-sim and of the SDK that pools simulate by default."""
+    from importlib.metadata import version as installed_version
+
+    from neuron_device_model.catalog import DEFAULT_SDK_VERSION
+
+    print(f"neuron-sim {installed_version('neuron-sim')} (simulates Neuron SDK {DEFAULT_SDK_VERSION})")
+
+
+@contextmanager
+def connected(kubeconfig: Path | None, context: str | None, *, doing: str) -> Iterator["Cluster"]:
+    """A cluster to read from, with a sign of life meanwhile and one line about what goes wrong."""
+    from rich.console import Console
+
+    from neuron_cli.cluster import Cluster, ClusterError
+
+    # On stderr: stdout may be a pipe that expects JSON.
+    with Console(stderr=True).status(f"{doing} …"):
+        try:
+            with Cluster(kubeconfig=kubeconfig, context=context) as cluster:
+                yield cluster
+        except ClusterError as error:
+            raise failure(str(error)) from None
+
+
+def failure(message: str) -> typer.Exit:
+    """Say what went wrong; raise what this returns."""
+    print(f"neuron-sim: {message}", file=sys.stderr)
+    return typer.Exit(1)

@@ -1,0 +1,271 @@
+"""CustomResourceDefinitions, generated from the models in ``resources``.
+
+A CRD wants a *structural* OpenAPI schema: no references, no ``anyOf`` over types, no titles. pydantic emits
+JSON schema with all of them, so ``structural`` inlines and simplifies. Optional fields become plain optional
+ones: the API server prunes an explicit null of a field that is not nullable, which is what people mean by it.
+
+The catalogue goes into the schema as CEL rules rather than as an ``enum``, because a rule can say what to
+change. The price is that a CRD knows the catalogue of its own release only; the operator judges again and
+writes a condition when the two differ.
+
+``python -m neuron_operator crds --output charts/neuron-sim/crds`` writes the files.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from neuron_device_model import catalog
+from pydantic import BaseModel
+
+from neuron_operator import names
+from neuron_operator.resources import (
+    NeuronNodePoolSpec,
+    NeuronNodePoolStatus,
+    NeuronNodeSpec,
+    NeuronNodeStatus,
+)
+
+Json = dict[str, Any]
+
+_KEPT = (
+    "type", "format", "description", "default", "enum", "minimum", "maximum", "minLength", "maxLength", "pattern",
+    "minItems", "maxItems", "minProperties", "maxProperties", "required",
+    "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+)  # fmt: skip
+
+
+def manifests() -> tuple[Json, ...]:
+    """The CRDs, ready to be applied."""
+    return (_pool_crd(), _node_crd())
+
+
+def write(folder: Path) -> tuple[Path, ...]:
+    """Write one file per CRD, named as Helm expects them; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for manifest in manifests():
+        path = folder / file_name(manifest)
+        path.write_text(render(manifest), encoding="utf-8")
+        written.append(path)
+    return tuple(written)
+
+
+def file_name(manifest: Json) -> str:
+    """File of a CRD: its plural."""
+    return f"{manifest['spec']['names']['plural']}.yaml"
+
+
+def render(manifest: Json) -> str:
+    """YAML text of a CRD, with a line that says how to change it."""
+    head = "# Generated from operator/neuron_operator/resources.py: edit that, then\n"
+    head += "# python -m neuron_operator crds --output charts/neuron-sim/crds\n"
+    return head + yaml.safe_dump(manifest, sort_keys=False, width=110, allow_unicode=True)
+
+
+def structural(model: type[BaseModel]) -> Json:
+    """OpenAPI v3 schema of a model as a CRD accepts it."""
+    schema = model.model_json_schema(by_alias=True)
+    return _simplify(schema, definitions=schema.get("$defs", {}))
+
+
+def _simplify(schema: Mapping[str, Any], *, definitions: Mapping[str, Any]) -> Json:
+    if "$ref" in schema:
+        referred = definitions[schema["$ref"].removeprefix("#/$defs/")]
+        return _simplify({**referred, **{k: v for k, v in schema.items() if k != "$ref"}}, definitions=definitions)
+    if "anyOf" in schema:
+        (only,) = [option for option in schema["anyOf"] if option != {"type": "null"}]
+        return _simplify({**only, **{k: v for k, v in schema.items() if k != "anyOf"}}, definitions=definitions)
+    plain: Json = {key: schema[key] for key in _KEPT if schema.get(key) is not None}
+    if "const" in schema:
+        plain["enum"] = [schema["const"]]
+    if "items" in schema:
+        plain["items"] = _simplify(schema["items"], definitions=definitions)
+    if "properties" in schema:
+        plain["properties"] = {
+            name: _simplify(value, definitions=definitions) for name, value in schema["properties"].items()
+        }
+    if "additionalProperties" in schema and isinstance(schema["additionalProperties"], Mapping):
+        plain["additionalProperties"] = _simplify(schema["additionalProperties"], definitions=definitions)
+    return plain
+
+
+def _rule(rule: str, message: str) -> Json:
+    return {"rule": rule, "message": message}
+
+
+def _cel_list(values: Iterable[str]) -> str:
+    return "[" + ", ".join(f"'{value}'" for value in values) + "]"
+
+
+def _instance_type_rule() -> Json:
+    known = [instance_type.name for instance_type in catalog.instance_types()]
+    return {
+        "rule": f"self in {_cel_list(known)}",
+        "messageExpression": "'unknown instance type \"' + self + '\": choose one of "
+        + ", ".join(known)
+        + " (`neuron-sim types` describes them)'",
+        "message": "unknown instance type: `neuron-sim types` lists the known ones",
+    }
+
+
+def _sdk_version_rule() -> Json:
+    known = [release.version for release in catalog.sdk_releases()]
+    return _rule(
+        f"self in {_cel_list(known)}",
+        f"unknown Neuron SDK release: choose one of {', '.join(known)},"
+        f" or leave sdkVersion out for {catalog.DEFAULT_SDK_VERSION}",
+    )
+
+
+def _logical_neuron_core_rules() -> list[Json]:
+    """One rule per LNC value, so that the message can name the types that have it."""
+    types = catalog.instance_types()
+    values = sorted({value for it in types for value in it.chip.logical_neuron_core_values} | {1})
+    rules = [
+        _rule(
+            f"!has(self.logicalNeuronCore) || self.logicalNeuronCore in {values}",
+            f"logicalNeuronCore must be one of {', '.join(map(str, values))}, or be left out",
+        )
+    ]
+    for value in values:
+        fitting = [it.name for it in types if value in (it.chip.logical_neuron_core_values or (1,))]
+        if len(fitting) < len(types):
+            rules.append(
+                _rule(
+                    f"!has(self.logicalNeuronCore) || self.logicalNeuronCore != {value}"
+                    f" || self.instanceType in {_cel_list(fitting)}",
+                    f"logicalNeuronCore {value} does not exist on this instance type, only on"
+                    f" {', '.join(fitting)}: leave logicalNeuronCore out or choose one of these types",
+                )
+            )
+    return rules
+
+
+def _selector_rules() -> list[Json]:
+    return [
+        _rule(
+            "self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0"
+            " : !has(self.values) || size(self.values) == 0",
+            "operators In and NotIn need values; Exists and DoesNotExist must have none",
+        )
+    ]
+
+
+def _pool_crd() -> Json:
+    spec = structural(NeuronNodePoolSpec)
+    spec["x-kubernetes-validations"] = _logical_neuron_core_rules()
+    spec["properties"]["instanceType"]["x-kubernetes-validations"] = [_instance_type_rule()]
+    spec["properties"]["sdkVersion"]["x-kubernetes-validations"] = [_sdk_version_rule()]
+    selector = spec["properties"]["nodeSelector"]["properties"]
+    selector["matchExpressions"]["items"]["x-kubernetes-validations"] = _selector_rules()
+    return _crd(
+        kind="NeuronNodePool",
+        plural="neuronnodepools",
+        short_name="nnp",
+        description="A set of nodes that are to become nodes of one AWS Neuron instance type.",
+        spec=spec,
+        status=structural(NeuronNodePoolStatus),
+        rules=[
+            _rule(
+                "size(self.metadata.name) <= 63",
+                "the name becomes a label value on nodes: choose one of at most 63 characters",
+            )
+        ],
+        columns=[
+            _column("Type", ".spec.instanceType"),
+            _column("Nodes", ".status.nodes", "integer"),
+            _column("Ready", ".status.readyNodes", "integer"),
+            _column("Devices", ".status.devices", "integer"),
+            _column("Resources", ".status.resources"),
+            _column("Accepted", '.status.conditions[?(@.type=="Accepted")].status'),
+            _column("LNC", ".spec.logicalNeuronCore", "integer", wide=True),
+            _column("SDK", ".spec.sdkVersion", wide=True),
+            _column("Reason", '.status.conditions[?(@.type=="Accepted")].reason', wide=True),
+            _column("Age", ".metadata.creationTimestamp", "date"),
+        ],
+    )
+
+
+def _node_crd() -> Json:
+    return _crd(
+        kind="NeuronNode",
+        plural="neuronnodes",
+        short_name="nn",
+        description="What one node is: written by the operator, served by the node's agent. Not to be edited.",
+        spec=structural(NeuronNodeSpec),
+        status=structural(NeuronNodeStatus),
+        rules=[],
+        columns=[
+            _column("Pool", ".spec.pool"),
+            _column("Type", ".spec.instanceType"),
+            _column("LNC", ".spec.logicalNeuronCore", "integer"),
+            _column("Devices", ".status.devices", "integer"),
+            _column("Claims", ".status.preparedClaims", "integer"),
+            _column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+            _column("Reason", '.status.conditions[?(@.type=="Ready")].reason', wide=True),
+            _column("SDK", ".spec.sdkVersion", wide=True),
+            _column("Driver", ".spec.driverVersion", wide=True),
+            _column("Instance", ".spec.instanceID", wide=True),
+            _column("Age", ".metadata.creationTimestamp", "date"),
+        ],
+    )
+
+
+def _column(name: str, path: str, kind: str = "string", *, wide: bool = False) -> Json:
+    return {"name": name, "type": kind, "jsonPath": path, **({"priority": 1} if wide else {})}
+
+
+def _crd(
+    *,
+    kind: str,
+    plural: str,
+    short_name: str,
+    description: str,
+    spec: Json,
+    status: Json,
+    rules: list[Json],
+    columns: list[Json],
+) -> Json:
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{names.GROUP}", "labels": {names.LABEL_SIMULATED: "true"}},
+        "spec": {
+            "group": names.GROUP,
+            "scope": "Cluster",
+            "names": {
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": [short_name],
+                "categories": ["neuron-sim"],
+            },
+            "versions": [
+                {
+                    "name": names.VERSION,
+                    "served": True,
+                    "storage": True,
+                    "schema": {
+                        "openAPIV3Schema": {
+                            "type": "object",
+                            "description": description,
+                            "required": ["spec"],
+                            "properties": {
+                                "apiVersion": {"type": "string"},
+                                "kind": {"type": "string"},
+                                "metadata": {"type": "object"},
+                                "spec": spec,
+                                "status": status,
+                            },
+                            **({"x-kubernetes-validations": rules} if rules else {}),
+                        }
+                    },
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": columns,
+                }
+            ],
+        },
+    }

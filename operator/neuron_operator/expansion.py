@@ -1,0 +1,151 @@
+"""From pools and nodes to NeuronNodes: who gets which node, and what the node becomes.
+
+The older pool wins a node (creation time, then name), and it wins by its selector alone: a pool whose
+instance type turned out wrong keeps its claim, or nodes would hop between pools while somebody corrects a
+typo. Such a pool, and every pool while real Neuron is in the cluster, is *frozen*: NeuronNodes that exist stay
+as they are, so that running pods keep their devices; none is added or changed; those of nodes that leave
+the pool, or of a pool that is deleted, still go.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from neuron_device_model import catalog
+from neuron_device_model.identity import instance_id
+from pydantic import ValidationError
+
+from neuron_operator import names
+from neuron_operator.network import network_nodes
+from neuron_operator.nodes import NodeFacts
+from neuron_operator.resources import NeuronNodePoolSpec
+from neuron_operator.selectors import matches
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a pool cannot be expanded, and what to change."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """A node that an older pool took."""
+
+    node: str
+    winner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A pool, understood as far as it can be."""
+
+    pool: Json
+    spec: NeuronNodePoolSpec | None
+    problem: Problem | None
+
+    @property
+    def name(self) -> str:
+        """The pool's name."""
+        return str(self.pool["metadata"]["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one pool gets."""
+
+    wish: Wish
+    nodes: tuple[NodeFacts, ...]
+    overlaps: tuple[Overlap, ...]
+
+
+def understand(pool: Json) -> Wish:
+    """Read a pool's spec and check it against the catalogue that this operator has."""
+    try:
+        spec = NeuronNodePoolSpec.model_validate(pool.get("spec") or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        return Wish(pool, None, Problem("InvalidSpec", f"spec.{field}: {first['msg']}"))
+    try:
+        instance_type = catalog.instance_type(spec.instance_type)
+        if spec.sdk_version is not None:
+            catalog.sdk_release(spec.sdk_version)
+    except catalog.UnknownInstanceType as error:
+        return Wish(pool, spec, Problem("UnknownInstanceType", f"spec.instanceType: {error}"))
+    except catalog.UnknownSdkRelease as error:
+        return Wish(pool, spec, Problem("UnknownSdkVersion", f"spec.sdkVersion: {error}"))
+    values = instance_type.chip.logical_neuron_core_values or (1,)
+    if spec.logical_neuron_core is not None and spec.logical_neuron_core not in values:
+        return Wish(
+            pool,
+            spec,
+            Problem(
+                "UnsupportedLogicalNeuronCore",
+                f"spec.logicalNeuronCore: {instance_type.name} has {' and '.join(map(str, values))}"
+                f" only; change it or leave it out",
+            ),
+        )
+    return Wish(pool, spec, None)
+
+
+def share_out(pools: Sequence[Json], nodes: Sequence[NodeFacts], *, members: Mapping[str, str]) -> list[Share]:
+    """Give every node to the oldest pool that selects it.
+
+    ``members`` maps nodes to the pool that has them now: a pool whose selector cannot be read selects these.
+    """
+    wishes = [understand(pool) for pool in sorted(pools, key=_age)]
+    taken: dict[str, list[NodeFacts]] = {wish.name: [] for wish in wishes}
+    lost: dict[str, list[Overlap]] = {wish.name: [] for wish in wishes}
+    for node in sorted(nodes, key=lambda node: node.name):
+        candidates = [wish.name for wish in wishes if _selects(wish, node, members)]
+        if candidates:
+            winner, *others = candidates
+            taken[winner].append(node)
+            for other in others:
+                lost[other].append(Overlap(node.name, winner))
+    return [Share(wish, tuple(taken[wish.name]), tuple(lost[wish.name])) for wish in wishes]
+
+
+def _age(pool: Json) -> tuple[str, str]:
+    # RFC 3339 in UTC sorts as text
+    return pool["metadata"].get("creationTimestamp") or "", pool["metadata"]["name"]
+
+
+def _selects(wish: Wish, node: NodeFacts, members: Mapping[str, str]) -> bool:
+    if wish.spec is None:
+        return members.get(node.name) == wish.name
+    if wish.spec.node_selector is None:
+        return not node.control_plane
+    return matches(wish.spec.node_selector, node.natural_labels)
+
+
+def neuron_node(wish: Wish, node: NodeFacts) -> Json:
+    """The NeuronNode of a node; the owner reference lets it go with the node."""
+    assert wish.spec is not None, "a pool with a problem has no NeuronNodes to make"
+    instance_type = catalog.instance_type(wish.spec.instance_type)
+    sdk = catalog.sdk_release(wish.spec.sdk_version or catalog.DEFAULT_SDK_VERSION)
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "NeuronNode",
+        "metadata": {
+            "name": node.name,
+            "labels": {names.LABEL_POOL: wish.name, names.LABEL_SIMULATED: "true"},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}],
+        },
+        "spec": {
+            "pool": wish.name,
+            "instanceType": instance_type.name,
+            "logicalNeuronCore": wish.spec.logical_neuron_core or instance_type.chip.default_logical_neuron_core,
+            "sdkVersion": sdk.version,
+            "driverVersion": wish.spec.driver_version or sdk.driver_version,
+            "resources": "DRA",
+            "partitions": wish.spec.partitions,
+            "instanceID": instance_id(node.uid),
+            "networkNodes": list(network_nodes(pool=wish.name, node=node.name)),
+        },
+    }

@@ -1,0 +1,105 @@
+"""What the operator knows of the cluster, kept in memory.
+
+Filled from two sides. Watches (``handlers``) bring every change as it happens. Complete lists (``reconciler``)
+come at the start, after every break of a watch and every few minutes, because a watch that had to be
+restarted never tells what was deleted meanwhile. Both sides, and the answers to our own writes, meet here in
+any order: the higher resource version wins, and a deletion leaves a tombstone until a list is newer than it.
+Kubernetes defines the order of resource versions of one kind since 1.35 (KEP-5504); etcd's revisions have
+always had it.
+
+Until every kind was listed once there is no snapshot, so a half-filled state can never be mistaken for a
+cluster whose nodes are gone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from neuron_operator.foreign import Finding
+from neuron_operator.nodes import NodeFacts, node_facts
+from neuron_operator.planning import Snapshot
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry(Generic[T]):
+    version: int
+    value: T | None
+    """None: deleted."""
+
+
+class Store(Generic[T]):
+    """The objects of one kind, each as the projection that decisions need."""
+
+    def __init__(self, project: Callable[[Json], T]) -> None:
+        self._project = project
+        self._entries: dict[str, _Entry[T]] = {}
+        self._list_version = 0
+        self.listed = False
+
+    def observe(self, item: Json, *, deleted: bool = False) -> bool:
+        """Take in one object; whether that changed anything that decisions need."""
+        name = item["metadata"]["name"]
+        version = int(item["metadata"]["resourceVersion"])
+        before = self._entries.get(name)
+        # what the last list did not know and is not newer had been deleted by then
+        if version <= (before.version if before is not None else self._list_version):
+            return False
+        value = None if deleted else self._project(item)
+        self._entries[name] = _Entry(version, value)
+        return value != (before.value if before else None)
+
+    def forget(self, name: str) -> None:
+        """Take in that our deletion of an object was accepted; the watch will tell when it happened."""
+        before = self._entries.get(name)
+        if before is not None:
+            self._entries[name] = _Entry(before.version, None)
+
+    def replace(self, items: Sequence[Json], *, version: int) -> bool:
+        """Take in a complete list, read at a resource version; whether that changed anything."""
+        first, self.listed = not self.listed, True
+        changes = [self.observe(item) for item in items]
+        changed = any(changes)
+        listed = {item["metadata"]["name"] for item in items}
+        gone = [n for n, entry in self._entries.items() if n not in listed and entry.version <= version]
+        for name in gone:
+            changed = self._entries.pop(name).value is not None or changed
+        self._list_version = max(self._list_version, version)
+        return changed or first
+
+    def values(self) -> list[T]:
+        """What exists, by name."""
+        return [entry.value for _, entry in sorted(self._entries.items()) if entry.value is not None]
+
+
+def _whole(item: Json) -> Json:
+    metadata: Mapping[str, Any] = item["metadata"]
+    return {**item, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
+
+
+class Fleet:
+    """All that a plan is made from."""
+
+    def __init__(self, *, driver_name: str) -> None:
+        self.pools: Store[Json] = Store(_whole)
+        self.neuron_nodes: Store[Json] = Store(_whole)
+        self.nodes: Store[NodeFacts] = Store(node_facts)
+        self.foreign: tuple[Finding, ...] | None = None
+        self.plain_pods: bool | None = None
+        self._driver_name = driver_name
+
+    def snapshot(self) -> Snapshot | None:
+        """The cluster now; None while it is not known completely."""
+        complete = self.pools.listed and self.neuron_nodes.listed and self.nodes.listed
+        if not complete or self.foreign is None:
+            return None
+        return Snapshot(
+            pools=self.pools.values(),
+            nodes=self.nodes.values(),
+            neuron_nodes=self.neuron_nodes.values(),
+            driver_name=self._driver_name,
+            foreign=self.foreign,
+            plain_pods=self.plain_pods,
+        )

@@ -1,0 +1,138 @@
+"""Before an uninstall: refuse while devices are in use, else leave nothing behind.
+
+Without its driver a kubelet cannot unprepare a claim and holds the pod Terminating for ever, so pods that hold
+our devices have to go first. Then the pools are deleted, and what follows from that is done here by the same
+pure plan as in the operator, whether or not the operator is alive: it does not run while real Neuron is in
+the cluster, and that is when people uninstall. Both may do it at once, every write can be made twice.
+
+The slices are the agents' to delete. Where an agent is gone, its slices are deleted here after half of the
+time. A pod that got a device between the first look and the deletion of the pools is waited for: the agents
+are still there, and Helm leaves them while this fails.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from neuron_operator import applying, kube, names
+from neuron_operator.fleet import Fleet
+from neuron_operator.hooks.definitions import Say
+from neuron_operator.kube import Api, ApiError, NotFound
+from neuron_operator.planning import plan
+
+Json = dict[str, Any]
+
+_POLL = 1.0
+
+
+def holders(claims: Iterable[Mapping[str, Any]], *, driver_name: str) -> list[str]:
+    """Who holds devices of a driver, as ``namespace/pod (claim)``."""
+    found = set()
+    for claim in claims:
+        status = claim.get("status") or {}
+        results = ((status.get("allocation") or {}).get("devices") or {}).get("results") or ()
+        if not any(result["driver"] == driver_name for result in results):
+            continue
+        namespace, name = claim["metadata"]["namespace"], claim["metadata"]["name"]
+        for consumer in status.get("reservedFor") or ():
+            kind = "" if consumer["resource"] == "pods" else f"{consumer['resource']} "
+            found.add(f"{namespace}/{kind}{consumer['name']} ({name})")
+    return sorted(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What still has to go."""
+
+    neuron_nodes: int
+    labelled_nodes: int
+    slices: list[Json]
+    holders: list[str]
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.neuron_nodes} NeuronNodes" if self.neuron_nodes else "",
+            f"labels on {self.labelled_nodes} nodes" if self.labelled_nodes else "",
+            f"{len(self.slices)} ResourceSlices" if self.slices else "",
+            f"pods that got a device meanwhile: {', '.join(self.holders)}" if self.holders else "",
+        ]
+        return ", ".join(filter(None, parts))
+
+
+async def uninstall(api: Api, *, driver_name: str, timeout: float, say: Say) -> int:
+    """Clean up; returns an exit code, 1 with nothing touched while devices are in use."""
+    if in_use := holders((await api.list(kube.CLAIMS)).items, driver_name=driver_name):
+        say("Pods hold simulated Neuron devices and would never terminate without the driver:")
+        for line in in_use:
+            say(f"  {line}")
+        say("Delete these pods, then uninstall again. Nothing was changed.")
+        return 1
+    await _delete_pools(api, say=say)
+
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    told = ""
+    left = await _clean(api, driver_name=driver_name)
+    while str(left):
+        if str(left) != told:
+            told = str(left)
+            say(f"waiting for {told}")
+        waited = loop.time() - start
+        if waited > timeout:
+            say(f"gave up after {timeout:g} s; still there: {told}. Uninstall again, it goes on from here.")
+            return 1
+        if waited > timeout / 2 and not left.holders:
+            await _delete_slices(api, left.slices, say=say)
+        await asyncio.sleep(_POLL)
+        left = await _clean(api, driver_name=driver_name)
+    say("nothing is left")
+    return 0
+
+
+async def _delete_pools(api: Api, *, say: Say) -> None:
+    for pool in await _items(api, kube.POOLS):
+        name = pool["metadata"]["name"]
+        say(f"deleting NeuronNodePool {name}")
+        try:
+            await api.delete(kube.POOLS, name)
+        except NotFound:
+            continue
+
+
+async def _clean(api: Api, *, driver_name: str) -> _Left:
+    fleet = Fleet(driver_name=driver_name)
+    fleet.foreign = ()
+    nodes = await api.list(kube.NODES)
+    fleet.nodes.replace(nodes.items, version=nodes.version)
+    fleet.pools.replace(await _items(api, kube.POOLS), version=0)
+    fleet.neuron_nodes.replace(await _items(api, kube.NEURON_NODES), version=0)
+    snapshot = fleet.snapshot()
+    assert snapshot is not None
+    await applying.apply(plan(snapshot, now=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")), api=api, fleet=fleet)
+    slices = await api.list(kube.SLICES, labels=f"{names.LABEL_SIMULATED}=true", fields=f"spec.driver={driver_name}")
+    return _Left(
+        neuron_nodes=len(await _items(api, kube.NEURON_NODES)),
+        labelled_nodes=sum(1 for node in fleet.nodes.values() if node.own_labels),
+        slices=slices.items,
+        holders=holders((await api.list(kube.CLAIMS)).items, driver_name=driver_name),
+    )
+
+
+async def _items(api: Api, resource: kube.Resource) -> list[Json]:
+    """The objects of a kind of ours, none where its CRD is gone already."""
+    try:
+        return (await api.list(resource)).items
+    except NotFound:
+        return []
+
+
+async def _delete_slices(api: Api, slices: Iterable[Json], *, say: Say) -> None:
+    for item in slices:
+        metadata = item["metadata"]
+        say(f"deleting ResourceSlice {metadata['name']}, which no agent deleted")
+        try:
+            await api.delete(kube.SLICES, metadata["name"], uid=metadata["uid"])
+        except ApiError as error:
+            say(f"  not deleted: {error}")

@@ -1,0 +1,58 @@
+"""The labels that a real Neuron node carries, and how they get on a node without hurting anyone.
+
+They are written by server-side apply without force, in one apply per node: what the apply holds is ours,
+what it no longer holds vanishes, and the empty set takes everything of ours away. A label that somebody else
+set to another value (a cloud's own instance type) is left out, so that the apply can neither overwrite it
+nor fail because of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from neuron_operator import names
+from neuron_operator.nodes import NodeFacts
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLabel:
+    """A label that stays as somebody else wrote it."""
+
+    node: str
+    label: str
+    value: str
+    wished: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelChange:
+    """What to apply to a node; ``apply`` is None where the node is right already."""
+
+    apply: Mapping[str, str] | None
+    kept: tuple[KeptLabel, ...]
+
+
+def wished_labels(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Labels of a node with this NeuronNode spec."""
+    return {
+        names.LABEL_POOL: spec["pool"],
+        names.LABEL_SIMULATED: "true",
+        names.LABEL_INSTANCE_TYPE: spec["instanceType"],
+        names.LABEL_PRESENT: "true",
+        **dict(zip(names.LABELS_NETWORK, spec["networkNodes"], strict=False)),
+    }
+
+
+def label_change(node: NodeFacts, wished: Mapping[str, str]) -> LabelChange:
+    """How to bring a node from its labels to the wished ones."""
+    ours: dict[str, str] = {}
+    kept: list[KeptLabel] = []
+    for label, value in wished.items():
+        present = node.labels.get(label)
+        free = label not in node.labels or (label in node.own_labels and label not in node.other_labels)
+        if present == value or free:
+            ours[label] = value
+        else:
+            kept.append(KeptLabel(node.name, label, present or "", value))
+    right = node.own_labels == ours.keys() and all(node.labels.get(key) == ours[key] for key in ours)
+    return LabelChange(None if right else ours, tuple(kept))

@@ -1,0 +1,78 @@
+"""What the operator needs to know of a node, and nothing more.
+
+A Node object weighs 10 to 20 KiB, most of it images and managed fields, and changes every few minutes for
+reasons that are none of ours. ``node_facts`` keeps the little that decides anything; two Node objects with
+equal facts need no new plan, which is how heartbeats stay free.
+
+Who owns a label is read from ``metadata.managedFields``. It decides two things: a label that is someone
+else's is never overwritten, and a selector never sees a label that only we wrote (a pool that selects nodes
+*without* our label would otherwise take and release them for ever).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from neuron_operator import names
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """One node, as far as pools are concerned."""
+
+    name: str
+    uid: str
+    labels: Mapping[str, str]
+    own_labels: frozenset[str]
+    """Labels that were applied by us, whether or not somebody else owns them too."""
+    other_labels: frozenset[str]
+    """Labels that somebody else owns, whether or not we do too."""
+    control_plane: bool
+    provider_id: str
+    neuron_capacity: tuple[str, ...]
+    """Extended resources of a Neuron device plugin that the node has, with more than zero of them."""
+
+    @property
+    def natural_labels(self) -> dict[str, str]:
+        """The labels that the node would have without us."""
+        ours = self.own_labels - self.other_labels
+        return {key: value for key, value in self.labels.items() if key not in ours}
+
+
+def node_facts(node: Mapping[str, Any]) -> NodeFacts:
+    """The facts of a Node object."""
+    metadata = node["metadata"]
+    spec = node.get("spec") or {}
+    own, other = label_owners(metadata.get("managedFields") or ())
+    capacity = (node.get("status") or {}).get("capacity") or {}
+    return NodeFacts(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        labels=dict(metadata.get("labels") or {}),
+        own_labels=own,
+        other_labels=other,
+        control_plane=any(
+            taint.get("key") == names.TAINT_CONTROL_PLANE and taint.get("effect") == "NoSchedule"
+            for taint in spec.get("taints") or ()
+        ),
+        provider_id=spec.get("providerID") or "",
+        neuron_capacity=tuple(
+            sorted(
+                resource
+                for resource, quantity in capacity.items()
+                if resource.startswith(names.EXTENDED_RESOURCE_PREFIX) and str(quantity) != "0"
+            )
+        ),
+    )
+
+
+def label_owners(managed_fields: Any) -> tuple[frozenset[str], frozenset[str]]:
+    """Labels that are ours, and labels that are somebody else's; a label can be both."""
+    own: set[str] = set()
+    other: set[str] = set()
+    for entry in managed_fields:
+        fields = (entry.get("fieldsV1") or {}).get("f:metadata", {}).get("f:labels", {})
+        labels = {key.removeprefix("f:") for key in fields if key.startswith("f:")}
+        ours = entry.get("manager") == names.FIELD_MANAGER and entry.get("operation") == "Apply"
+        (own if ours else other).update(labels)
+    return frozenset(own), frozenset(other)
