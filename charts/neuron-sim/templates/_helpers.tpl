@@ -1,0 +1,60 @@
+{{/*
+Names are fixed, not derived from the release: the driver's name, the CRDs and the DeviceClasses exist once per
+cluster anyway, so a second release must collide (Helm then says which object belongs to whom).
+*/}}
+
+{{/* Call with (dict "root" $ "component" "agent"). */}}
+{{- define "neuron-sim.selectorLabels" -}}
+app.kubernetes.io/name: neuron-sim
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* Call with (dict "root" $ "component" "agent"). */}}
+{{- define "neuron-sim.labels" -}}
+{{ include "neuron-sim.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: neuron-sim
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+neuron-sim.dev/simulated: "true"
+{{- end }}
+
+{{- define "neuron-sim.image" -}}
+{{- $image := .Values.image | default dict -}}
+{{- printf "%s:%s" ($image.repository | default "neuron-sim/neuron-sim") ($image.tag | default .Chart.AppVersion) -}}
+{{- end }}
+
+{{- define "neuron-sim.imagePullPolicy" -}}
+{{- (.Values.image).pullPolicy | default "IfNotPresent" -}}
+{{- end }}
+
+{{- define "neuron-sim.imagePullSecrets" -}}
+{{- with (.Values.image).pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* What the "restricted" Pod Security level asks for, and a root file system that cannot be written. */}}
+{{- define "neuron-sim.restrictedPod" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "neuron-sim.restrictedContainer" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Call with (dict "root" $ "port" 8000). */}}
+{{- define "neuron-sim.scrapeAnnotations" -}}
+{{- if (.root.Values.metrics).scrapeAnnotations }}
+prometheus.io/scrape: "true"
+prometheus.io/path: /metrics
+prometheus.io/port: {{ .port | quote }}
+{{- end }}
+{{- end }}
