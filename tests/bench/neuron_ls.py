@@ -1,0 +1,72 @@
+"""Time `neuron-ls` inside a busybox container, beside `busybox true` in the same container.
+
+`make bench` runs this on the demo cluster's pod. Both commands are started from outside through the container's
+namespaces, in turn, so that the way in costs both the same and the difference is the tool's own.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def kubectl(*arguments: str) -> str:
+    return subprocess.run([REPOSITORY / "hack/kubectl", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def container_process(pod: str) -> str:
+    """The pid on this machine of the pod's first container."""
+    status = json.loads(kubectl("get", "pod", pod, "-o", "json"))["status"]["containerStatuses"][0]
+    identity = status["containerID"].rpartition("/")[2]
+    for path in Path("/proc").glob("[0-9]*/cgroup"):
+        try:
+            if identity in path.read_text():
+                return path.parent.name
+        except OSError:
+            continue  # a process that has just ended
+    raise SystemExit(f"the container of pod {pod} does not run on this machine")
+
+
+def seconds(command: list[str]) -> float:
+    begin = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - begin
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pod", default="neuron-inference")
+    parser.add_argument("--runs", type=int, default=50)
+    args = parser.parse_args()
+    enter = [
+        "nsenter",
+        "--target",
+        container_process(args.pod),
+        "--mount",
+        "--uts",
+        "--ipc",
+        "--net",
+        "--pid",
+        "--root",
+        "--",
+    ]
+    commands = {"busybox true": ["/bin/busybox", "true"], "neuron-ls": ["/usr/local/bin/neuron-ls"]}
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(args.runs):
+        for name, command in commands.items():
+            taken[name].append(seconds([*enter, *command]) * 1000)
+    print("| command | p50 ms | p99 ms |\n| --- | --- | --- |")
+    for name, figures in taken.items():
+        print(f"| {name} | {statistics.median(figures):.1f} | {statistics.quantiles(figures, n=100)[98]:.1f} |")
+    above = statistics.median(taken["neuron-ls"]) - statistics.median(taken["busybox true"])
+    print(f"\nneuron-ls above busybox true: {above:.1f} ms (p50 of {args.runs} runs)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

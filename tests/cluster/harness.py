@@ -1,0 +1,306 @@
+"""A cluster as the tests see it: kubectl, helm, and a root shell on every node.
+
+kubectl and helm rather than a client library, since they are what a user types; the nodes are reached as kind's
+containers. Nothing here sleeps for a fixed time: `until` asks again until a condition holds or time is up.
+"""
+
+import json
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CLUSTER = "neuron-sim-test"
+RELEASE = "neuron-sim"
+SYSTEM = "neuron-sim-system"
+DRIVER = "neuron.aws.com"
+PLUGIN_DIR = f"/var/lib/kubelet/plugins/{DRIVER}"
+
+Object = dict[str, Any]
+T = TypeVar("T")
+
+
+class Failed(AssertionError):
+    """A command that failed, with what it printed."""
+
+
+def until(condition: Callable[[], T], *, what: str, timeout: float = 90, details: Callable[[], object] = str) -> T:
+    """Ask until the answer is true, and return it; fail with the last details when time is up."""
+    deadline = time.monotonic() + timeout
+    while True:
+        if answer := condition():
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:.0f} s: {what}; now: {details()}")
+        time.sleep(0.25)
+
+
+class Cluster:
+    """The tests' kind cluster."""
+
+    def run(self, command: list[str], *, input: str | None = None, timeout: float = 180, check: bool = True) -> str:
+        """Run a command and return its standard output."""
+        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=timeout, check=False)
+        if check and done.returncode:
+            raise Failed(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout if check else done.stdout + done.stderr
+
+    def exists(self) -> bool:
+        names = subprocess.run(
+            ["docker", "ps", "-q", "--filter", f"label=io.x-k8s.kind.cluster={CLUSTER}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return bool(names.stdout.strip())
+
+    # --- what a user types
+
+    def kubectl(self, *arguments: str, input: str | None = None, timeout: float = 180, check: bool = True) -> str:
+        return self.run(
+            ["env", f"NEURON_SIM_CLUSTER={CLUSTER}", str(REPOSITORY / "hack/kubectl"), *arguments],
+            input=input,
+            timeout=timeout,
+            check=check,
+        )
+
+    def helm(self, *arguments: str, timeout: float = 300, check: bool = True) -> str:
+        return self.run(
+            ["env", f"NEURON_SIM_CLUSTER={CLUSTER}", str(REPOSITORY / "hack/helm"), *arguments],
+            timeout=timeout,
+            check=check,
+        )
+
+    def get(self, *arguments: str) -> Object:
+        """`kubectl get … -o json`; a missing object is {}."""
+        answer = self.kubectl("get", *arguments, "-o", "json", "--ignore-not-found")
+        return json.loads(answer) if answer.strip() else {}
+
+    def items(self, *arguments: str) -> list[Object]:
+        return self.get(*arguments).get("items", [])
+
+    def apply(self, manifest: str | Object | Iterable[Object], namespace: str | None = None) -> None:
+        if isinstance(manifest, dict):
+            manifest = json.dumps(manifest)
+        elif not isinstance(manifest, str):
+            manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifest)})
+        self.kubectl("apply", "-f", "-", *(["-n", namespace] if namespace else []), input=manifest)
+
+    def wait_ready(self, namespace: str, *pods: str, timeout: int = 120) -> None:
+        names = [f"pod/{pod}" for pod in pods] or ["pod", "--all"]
+        self.kubectl(
+            "wait", "-n", namespace, "--for=condition=Ready", f"--timeout={timeout}s", *names, timeout=timeout + 30
+        )
+
+    def execute(self, namespace: str, pod: str, *command: str, container: str | None = None) -> str:
+        return self.kubectl("exec", "-n", namespace, pod, *(["-c", container] if container else []), "--", *command)
+
+    def neuron_ls(self, namespace: str, pod: str, container: str | None = None) -> list[Object]:
+        return json.loads(self.execute(namespace, pod, "neuron-ls", "--json-output", container=container))
+
+    @contextmanager
+    def namespace(self) -> Iterator[str]:
+        """A namespace that is gone, and whose devices are free again, in the end."""
+        name = f"t-{uuid.uuid4().hex[:8]}"
+        self.kubectl("create", "namespace", name)
+        try:
+            yield name
+        finally:
+            # 1 s: `sleep` as a container's first process takes no notice of SIGTERM
+            self.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--timeout=120s")
+            self.kubectl("delete", "namespace", name, "--wait=false")
+            until(lambda: not self.leftovers(), what="nothing left over on the nodes", details=self.leftovers)
+
+    # --- the simulator
+
+    def install(self) -> None:
+        self.helm(
+            "upgrade",
+            "--install",
+            RELEASE,
+            str(REPOSITORY / "charts/neuron-sim"),
+            "--namespace",
+            SYSTEM,
+            "--create-namespace",
+            "--wait",
+            "--timeout",
+            "3m",
+        )
+        self.wait_nodes()
+
+    def wait_nodes(self, count: int = 2) -> None:
+        """Wait until every worker offers its chips."""
+
+        def ready() -> bool:
+            nodes = self.items("neuronnodes")
+            return len(nodes) == count and all(condition(node, "Ready") == "True" for node in nodes)
+
+        until(
+            ready,
+            what=f"{count} NeuronNodes Ready",
+            timeout=120,
+            details=lambda: self.kubectl("get", "neuronnodes"),
+        )
+        until(lambda: len(self.slices()) == count, what="their slices published")
+
+    def workers(self) -> list[str]:
+        return sorted(
+            node["metadata"]["name"]
+            for node in self.items("nodes")
+            if "node-role.kubernetes.io/control-plane" not in node["metadata"]["labels"]
+        )
+
+    def slices(self) -> list[Object]:
+        return [s for s in self.items("resourceslices") if s["spec"]["driver"] == DRIVER]
+
+    def agent(self, node: str) -> Object:
+        """The agent's pod on a node."""
+        pods = self.items(
+            "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=agent", f"--field-selector=spec.nodeName={node}"
+        )
+        running = [p for p in pods if "deletionTimestamp" not in p["metadata"]]
+        assert len(running) == 1, f"{len(running)} agents on {node}"
+        return running[0]
+
+    # --- the nodes
+
+    def on_node(self, node: str, *command: str, input: str | None = None, check: bool = True) -> str:
+        return self.run(
+            ["docker", "exec", *(["-i"] if input is not None else []), node, *command], input=input, check=check
+        )
+
+    def pause_image(self) -> str:
+        """The image of the nodes' pod sandboxes: one static binary, and nothing else."""
+        (node, *_) = self.workers()
+        listed = json.loads(self.on_node(node, "crictl", "images", "-o", "json"))["images"]
+        return next(tag for image in listed for tag in image["repoTags"] if "pause" in tag)
+
+    def restart_kubelet(self, node: str) -> None:
+        self.on_node(node, "systemctl", "restart", "kubelet")
+
+    def crash_agent(self, node: str) -> None:
+        """SIGKILL the agent's process, and wait for the next one.
+
+        Its pod goes too: a container that is killed again and again comes back minutes later, which is the
+        kubelet's patience and nothing of ours.
+        """
+        pod = self.agent(node)["metadata"]
+        for container in self.on_node(
+            node, "crictl", "ps", "-q", "--label", f"io.kubernetes.pod.uid={pod['uid']}"
+        ).split():
+            process = json.loads(self.on_node(node, "crictl", "inspect", container))["info"]["pid"]
+            self.on_node(node, "kill", "-9", str(process))
+        self.kubectl("delete", "pod", "-n", SYSTEM, pod["name"], "--force", "--grace-period=0")
+
+        def back() -> bool:
+            found = self.items(
+                "pods",
+                "-n",
+                SYSTEM,
+                "-l",
+                "app.kubernetes.io/component=agent",
+                f"--field-selector=spec.nodeName={node}",
+            )
+            return [p["metadata"]["name"] for p in found if condition(p, "Ready") == "True"] not in ([], [pod["name"]])
+
+        until(back, what=f"an agent on {node} again")
+
+    def cdi_files(self, node: str) -> list[str]:
+        listing = self.on_node(node, "sh", "-c", "ls -A /var/run/cdi 2>/dev/null || true")
+        return [name for name in listing.split() if DRIVER in name]
+
+    def views(self, node: str) -> list[str]:
+        return self.on_node(node, "sh", "-c", f"ls -A /run/neuron-sim/{DRIVER} 2>/dev/null || true").split()
+
+    def checkpoint(self, node: str) -> set[str]:
+        """UIDs of the claims that the journal holds."""
+        held: set[str] = set()
+        for line in self.on_node(
+            node, "sh", "-c", f"cat {PLUGIN_DIR}/checkpoint.jsonl 2>/dev/null || true"
+        ).splitlines():
+            record = json.loads(line.partition(" ")[2] if not line.startswith("{") else line)
+            if record.get("op") == "put":
+                held.add(record["uid"])
+            elif record.get("op") == "del":
+                held.discard(record["uid"])
+        return held
+
+    def leftovers(self) -> list[str]:
+        """CDI files, views and checkpoint entries of claims that no pod holds any more."""
+        held = {
+            claim["metadata"]["uid"]
+            for claim in self.items("resourceclaims", "-A")
+            if claim.get("status", {}).get("reservedFor")
+        }
+        found = []
+        for node in self.workers():
+            found += [f"{node}: {name}" for name in self.cdi_files(node) if not any(uid in name for uid in held)]
+            found += [f"{node}: view {uid}" for uid in self.views(node) if uid not in held]
+            found += [f"{node}: checkpoint {uid}" for uid in self.checkpoint(node) if uid not in held]
+        return found
+
+    def describe(self) -> str:
+        """What one would look at first after a failure."""
+        objects = "pods,resourceclaims,neuronnodes,neuronnodepools,resourceslices"
+        logs = ("logs", "-n", SYSTEM, "--tail=40", "--prefix", "-l")
+        parts = [
+            self.kubectl("get", objects, "-A", "-o", "wide", check=False),
+            self.kubectl("get", "events", "-A", "--sort-by=.lastTimestamp", check=False)[-6000:],
+            self.kubectl(*logs, "app.kubernetes.io/component=agent", check=False),
+            self.kubectl(*logs, "app.kubernetes.io/component=operator", check=False),
+        ]
+        return "\n\n".join(parts)
+
+
+def condition(obj: Object, kind: str) -> str | None:
+    """The status of one of an object's conditions."""
+    for found in obj.get("status", {}).get("conditions", []):
+        if found["type"] == kind:
+            return str(found["status"])
+    return None
+
+
+# --- objects
+
+
+def pod(name: str, *, chips: int = 0, template: str = "", claim: str = "", node: str = "") -> Object:
+    """A busybox pod that asks for chips: as a plain number, by a claim template, or by a claim's name."""
+    container: Object = {"name": "c", "image": "busybox", "command": ["sleep", "inf"]}
+    spec: Object = {"terminationGracePeriodSeconds": 1, "containers": [container]}
+    if chips:
+        container["resources"] = {"limits": {"aws.amazon.com/neuron": str(chips)}}
+    if template or claim:
+        source = {"resourceClaimTemplateName": template} if template else {"resourceClaimName": claim}
+        container["resources"] = {"claims": [{"name": "neurons"}]}
+        spec["resourceClaims"] = [{"name": "neurons", **source}]
+    if node:
+        spec["nodeSelector"] = {"kubernetes.io/hostname": node}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+def claim_spec(count: int = 1, **exactly: object) -> Object:
+    """A claim's spec with AWS's class and request name."""
+    request = {"deviceClassName": DRIVER, "allocationMode": "ExactCount", "count": count, **exactly}
+    return {"devices": {"requests": [{"name": "neurons", "exactly": request}]}}
+
+
+def claim(name: str, count: int = 1, **exactly: object) -> Object:
+    return {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaim",
+        "metadata": {"name": name},
+        "spec": claim_spec(count, **exactly),
+    }
+
+
+def claim_template(name: str, count: int = 1, **exactly: object) -> Object:
+    return {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaimTemplate",
+        "metadata": {"name": name},
+        "spec": {"spec": claim_spec(count, **exactly)},
+    }

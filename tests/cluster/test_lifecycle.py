@@ -1,0 +1,94 @@
+"""The chart's life on a cluster: helm test, upgrade, and an uninstall that leaves nothing behind."""
+
+import json
+
+import pytest
+from harness import DRIVER, PLUGIN_DIR, RELEASE, REPOSITORY, SYSTEM, Cluster, Failed, pod, until
+
+CLUSTER_KINDS = (
+    "deviceclasses",
+    "clusterroles",
+    "clusterrolebindings",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
+    "priorityclasses",
+)
+NAMESPACED_KINDS = (
+    "all",
+    "serviceaccounts",
+    "configmaps",
+    "secrets",
+    "roles",
+    "rolebindings",
+    "leases",
+    "networkpolicies",
+)
+
+
+def remaining(cluster: Cluster) -> set[str]:
+    """What the namespace still holds, less what every namespace has."""
+    names = cluster.kubectl("get", ",".join(NAMESPACED_KINDS), "-n", SYSTEM, "-o", "name").split()
+    return set(names) - {"serviceaccount/default", "configmap/kube-root-ca.crt"}
+
+
+def test_helm_test_proves_the_installation(cluster: Cluster) -> None:
+    cluster.helm("test", RELEASE, "-n", SYSTEM, "--timeout", "2m")
+
+
+def test_upgrade_keeps_what_runs(cluster: Cluster, namespace: str) -> None:
+    """An upgrade that changes the agent's pods and a CRD: running pods keep their chips, pools and nodes stay."""
+    cluster.apply(pod("stays", chips=3), namespace)
+    cluster.wait_ready(namespace)
+    before = cluster.neuron_ls(namespace, "stays")
+    nodes = {n["metadata"]["uid"] for n in cluster.items("neuronnodes")}
+    crd = ("crd", "neuronnodes.neuron-sim.dev")
+    columns = cluster.get(*crd)["spec"]["versions"][0]["additionalPrinterColumns"]
+    older = [{"op": "remove", "path": "/spec/versions/0/additionalPrinterColumns/0"}]
+    cluster.kubectl("patch", *crd, "--type=json", "-p", json.dumps(older))
+    cluster.helm(
+        "upgrade",
+        RELEASE,
+        str(REPOSITORY / "charts/neuron-sim"),
+        "-n",
+        SYSTEM,
+        "--reuse-values",
+        "--set",
+        "agent.resources.requests.cpu=20m",
+        "--wait",
+        "--timeout",
+        "3m",
+    )
+    assert cluster.neuron_ls(namespace, "stays") == before
+    upgraded = cluster.get(*crd)["spec"]["versions"][0]["additionalPrinterColumns"]
+    assert upgraded == columns, "Helm alone upgrades no CRD"
+    assert {n["metadata"]["uid"] for n in cluster.items("neuronnodes")} == nodes
+    cluster.wait_nodes()
+    cluster.install()
+
+
+@pytest.mark.timeout(900)
+def test_uninstall_refuses_while_chips_are_in_use_then_leaves_nothing(cluster: Cluster, namespace: str) -> None:
+    cluster.apply(pod("in-use", chips=1), namespace)
+    cluster.wait_ready(namespace)
+    with pytest.raises(Failed, match=f"{namespace}/in-use"):
+        cluster.helm("uninstall", RELEASE, "-n", SYSTEM, "--timeout", "2m")
+    assert len(cluster.neuron_ls(namespace, "in-use")) == 1
+    cluster.kubectl("delete", "pod", "-n", namespace, "in-use", "--timeout=60s")
+
+    cluster.helm("uninstall", RELEASE, "-n", SYSTEM, "--wait", "--timeout", "3m")
+    try:
+        until(lambda: not cluster.slices(), what="no slice left")
+        left = cluster.kubectl("api-resources", "--verbs=list", "-o", "name")
+        assert "neuron-sim.dev" not in left
+        names = cluster.kubectl("get", ",".join(CLUSTER_KINDS), "-o", "name")
+        assert "neuron" not in names
+        until(lambda: not remaining(cluster), what="an empty namespace", details=lambda: remaining(cluster))
+        for node in cluster.workers():
+            labels = cluster.get("node", node)["metadata"]["labels"]
+            assert not [key for key in labels if "neuron" in key or "instance-type" in key or "k8s.aws" in key]
+            assert not cluster.cdi_files(node)
+            places = (PLUGIN_DIR, f"/var/lib/neuron-sim/{DRIVER}", f"/run/neuron-sim/{DRIVER}")
+            sockets = f"/var/lib/kubelet/plugins_registry/{DRIVER}*"
+            assert not cluster.on_node(node, "sh", "-c", f"ls -dA {' '.join(places)} {sockets} 2>/dev/null || true")
+    finally:
+        cluster.install()

@@ -1,0 +1,53 @@
+"""The policies that hold each agent to its own node.
+
+What their expressions decide can be told by an API server only: tests/cluster.
+"""
+
+import pytest
+
+
+@pytest.fixture
+def policies(default):
+    return default.all("ValidatingAdmissionPolicy")
+
+
+def test_each_policy_is_bound_and_denies(default, policies):
+    bindings = {b["spec"]["policyName"]: b["spec"] for b in default.all("ValidatingAdmissionPolicyBinding")}
+    assert bindings.keys() == {policy["metadata"]["name"] for policy in policies}
+    assert all(binding["validationActions"] == ["Deny"] for binding in bindings.values())
+
+
+def test_they_fail_closed_and_concern_nobody_but_the_agent(policies):
+    for policy in policies:
+        assert policy["spec"]["failurePolicy"] == "Fail"
+        (condition,) = policy["spec"]["matchConditions"]
+        assert condition["expression"] == (
+            'request.userInfo.username == "system:serviceaccount:default:neuron-sim-agent"'
+        )
+
+
+def test_the_agent_is_known_by_the_namespace_of_the_release(render):
+    for policy in render(namespace="somewhere").all("ValidatingAdmissionPolicy"):
+        (condition,) = policy["spec"]["matchConditions"]
+        assert "system:serviceaccount:somewhere:neuron-sim-agent" in condition["expression"]
+
+
+def test_a_token_without_a_node_is_refused_first(policies):
+    for policy in policies:
+        first = policy["spec"]["validations"][0]
+        assert first["expression"] == "variables.node != ''"
+        assert "names no node" in first["message"]
+
+
+def test_deletes_are_judged_by_what_is_deleted(default):
+    policy = default.get("ValidatingAdmissionPolicy", "neuron-sim-agent-resourceslices")
+    assert "DELETE" in policy["spec"]["matchConstraints"]["resourceRules"][0]["operations"]
+    slices = {v["name"]: v["expression"] for v in policy["spec"]["variables"]}["slices"]
+    assert "request.operation == 'DELETE' ? [oldObject]" in slices
+
+
+def test_every_refusal_says_why(policies):
+    for policy in policies:
+        for validation in policy["spec"]["validations"]:
+            assert validation["reason"] == "Forbidden"
+            assert "neuron-sim agent" in (validation.get("message") or validation["messageExpression"])

@@ -1,0 +1,127 @@
+"""The commands as people and scripts call them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from neuron_cli.main import app
+from neuron_device_model.catalog import instance_types
+from typer.testing import CliRunner, Result
+
+if TYPE_CHECKING:
+    from conftest import FakeCluster
+
+NODES = "/apis/neuron-sim.dev/v1alpha1/neuronnodes"
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_types_lists_the_whole_catalogue() -> None:
+    lines = run("types").stdout.splitlines()
+    assert lines[0].split()[:3] == ["TYPE", "CHIP", "CHIPS"]
+    assert [line.split()[0] for line in lines[1:]] == [kind.name for kind in instance_types()]
+
+
+def test_types_are_rows_for_programs_too() -> None:
+    rows = {row["type"]: row for row in json.loads(run("types", "--output", "json").stdout)}
+    assert rows["trn2.48xlarge"]["chips"] == 16
+    assert rows["trn2.48xlarge"]["cores"] == 64
+    assert rows["inf2.24xlarge"]["topology"] == "chain 6"
+
+
+def test_one_type_shows_each_chip() -> None:
+    result = run("types", "trn2.48xlarge")
+    assert "0000:cc:00.0" in result.stdout
+    details = json.loads(run("types", "trn2.48xlarge", "--output", "json").stdout)
+    assert len(details["devices"]) == 16
+    assert details["physical_cores"] == 128
+
+
+def test_unknown_type_names_the_nearest() -> None:
+    result = run("types", "trn2.4xlarge")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "trn2.48xlarge" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_nodes_say_why_one_is_not_ready(fake: "FakeCluster", kubeconfig: Path) -> None:
+    not_ready = {"type": "Ready", "status": "False", "reason": "NotRegistered", "message": "no kubelet has called"}
+    fake.answers[NODES] = [
+        {
+            "metadata": {"name": "worker"},
+            "spec": {"pool": "default", "instanceType": "trn2.48xlarge", "logicalNeuronCore": 2},
+            "status": {"devices": 16, "preparedClaims": 3, "conditions": [not_ready]},
+        }
+    ]
+    table = run("nodes", "--kubeconfig", kubeconfig)
+    assert table.exit_code == 0
+    assert "NotRegistered: no kubelet has called" in table.stdout
+    (row,) = json.loads(run("nodes", "--kubeconfig", kubeconfig, "--output", "json").stdout)
+    assert (row["devices"], row["claims"], row["ready"]) == (16, 3, "False")
+
+
+def test_nodes_of_a_cluster_without_neuron_sim(fake: "FakeCluster", kubeconfig: Path) -> None:
+    result = run("nodes", "--kubeconfig", kubeconfig)
+    assert result.exit_code == 1
+    assert "neuron-sim: not installed in this cluster: helm install" in result.stderr
+
+
+def test_no_nodes_is_a_sentence_for_people_and_no_rows_for_programs(fake: "FakeCluster", kubeconfig: Path) -> None:
+    fake.answers[NODES] = []
+    assert run("nodes", "--kubeconfig", kubeconfig).stdout.startswith("No simulated nodes")
+    assert json.loads(run("nodes", "--kubeconfig", kubeconfig, "--output", "json").stdout) == []
+
+
+def test_doctor_fails_on_a_bare_cluster_and_says_how_to_install(fake: "FakeCluster", kubeconfig: Path) -> None:
+    fake.answers |= {
+        "/version": {"gitVersion": "v1.36.3"},
+        "/apis/resource.k8s.io": {"versions": [{"version": "v1"}]},
+        "/apis/resource.k8s.io/v1/deviceclasses": [],
+        "/apis/apps/v1/daemonsets": [],
+        "/apis/apps/v1/deployments": [],
+        "/api/v1/nodes": [],
+    }
+    result = run("doctor", "--kubeconfig", kubeconfig)
+    assert result.exit_code == 1
+    assert "✓ API server" in result.stdout
+    assert "✗ CRDs" in result.stdout
+    assert "→ helm install neuron-sim charts/neuron-sim" in result.stdout
+    findings = json.loads(run("doctor", "--kubeconfig", kubeconfig, "--output", "json").stdout)
+    assert {"check": "extended resources", "verdict": "ok"}.items() <= findings[2].items()
+
+
+@pytest.mark.parametrize("command", ["nodes", "doctor"])
+def test_unreachable_cluster_is_one_line(command: str, kubeconfig_of_nobody: Path) -> None:
+    result = run(command, "--kubeconfig", kubeconfig_of_nobody)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    (line,) = (line for line in result.stderr.splitlines() if line.strip())
+    assert line.startswith("neuron-sim: cannot reach the API server at http://127.0.0.1:1")
+
+
+def test_agent_becomes_the_agents_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, arguments: became.append([program, *arguments]))
+    run("agent", "--instance-type", "trn2.48xlarge", "--help")
+    agent = [sys.executable, "-m", "neuron_dra_driver", "--instance-type", "trn2.48xlarge", "--help"]
+    assert became == [[sys.executable, *agent]]
+
+
+def test_looking_at_types_needs_no_kubernetes_client() -> None:
+    program = (
+        "import sys; from neuron_cli.main import app; app(['types'], standalone_mode=False);"
+        "sys.exit('kubernetes' in sys.modules)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )

@@ -1,0 +1,146 @@
+"""The loop: what wakes it, what it survives, and that nothing is written twice."""
+
+import asyncio
+
+import kopf
+import pytest
+from neuron_operator import kube, names
+from neuron_operator import reconciler as reconciling
+from neuron_operator.handlers import watches
+from neuron_operator.kube import ApiError
+from neuron_operator.reconciler import Reconciler
+
+
+@pytest.fixture
+def reconciler(cluster, fleet):
+    return Reconciler(api=cluster, fleet=fleet, driver_name=names.AWS_DRIVER_NAME)
+
+
+async def test_the_answers_to_our_own_writes_spare_a_second_round(cluster, fleet, node, pool, reconciler):
+    cluster.put(kube.NODES, node("worker"))
+    cluster.put(kube.POOLS, pool())
+    await reconciler.reconcile()
+    await reconciler.reconcile()
+    written = list(cluster.writes)
+    await reconciler.reconcile()
+    assert cluster.writes == written
+    assert written.count("apply neuronnodes/worker") == 1
+    assert written.count("apply nodes/worker") == 1
+
+
+async def test_a_write_that_fails_is_made_up_for(cluster, node, pool, reconciler):
+    cluster.put(kube.NODES, node("worker"))
+    cluster.put(kube.POOLS, pool())
+    cluster.faults = [ApiError(500, "InternalError", "etcd"), ApiError(429, "TooManyRequests", "slow")]
+    await reconciler.reconcile()
+    await reconciler.reconcile()
+    assert list(cluster.of(kube.NEURON_NODES)) == ["worker"]
+
+
+async def test_without_its_event_a_status_is_not_written(cluster, pool, reconciler):
+    cluster.put(kube.POOLS, pool())
+    cluster.faults = [ApiError(403, "Forbidden", "events")]
+    await reconciler.reconcile()
+    assert not [write for write in cluster.writes if write.startswith("status")]
+    await reconciler.reconcile()
+    assert "status" in cluster.of(kube.POOLS)["default"]
+
+
+async def test_a_kill_between_event_and_status_tells_nothing_twice(cluster, fleet, pool, reconciler):
+    cluster.put(kube.POOLS, pool())
+    await reconciler.reconcile()
+    told = dict(cluster.of(kube.EVENTS))
+    forgotten = cluster.of(kube.POOLS)["default"]
+    del forgotten["status"]
+    fleet.pools.observe(cluster.put(kube.POOLS, forgotten))
+    await reconciler.reconcile()
+    assert cluster.of(kube.EVENTS).keys() == told.keys()
+
+
+async def test_a_label_taken_at_the_same_moment_is_looked_at_again(
+    cluster, fleet, node, pool, managed_fields, reconciler
+):
+    cluster.put(kube.NODES, node("worker"))
+    cluster.put(kube.POOLS, pool())
+    await reconciler._survey()
+    taken = cluster.of(kube.NODES)["worker"]
+    taken["metadata"]["labels"][names.LABEL_INSTANCE_TYPE] = "m5.large"
+    taken["metadata"]["managedFields"].append(managed_fields("cloud", [names.LABEL_INSTANCE_TYPE]))
+    cluster.put(kube.NODES, taken)
+    await reconciler.reconcile()
+    await reconciler.reconcile()
+    labels = cluster.of(kube.NODES)["worker"]["metadata"]["labels"]
+    assert (labels[names.LABEL_INSTANCE_TYPE], labels[names.LABEL_POOL]) == ("m5.large", "default")
+
+
+async def test_a_node_that_went_at_the_same_moment_is_not_created_by_its_labels(cluster, node, pool, reconciler):
+    cluster.put(kube.NODES, node("worker"))
+    cluster.put(kube.POOLS, pool())
+    await reconciler._survey()
+    cluster.drop(kube.NODES, "worker")
+    await reconciler.reconcile()
+    assert cluster.of(kube.NODES) == {}
+
+
+async def test_an_api_server_that_is_away_is_waited_for(cluster, node, pool, reconciler, monkeypatch):
+    async def away(*_, **__):
+        raise ApiError(0, "", "connection refused")
+
+    cluster.put(kube.NODES, node("worker"))
+    cluster.put(kube.POOLS, pool())
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "list", away)
+        assert await reconciler.reconcile() is None
+    await reconciler.reconcile()
+    assert list(cluster.of(kube.NEURON_NODES)) == ["worker"]
+
+
+async def test_a_device_class_that_may_not_be_read_stops_nothing(cluster, node, pool, reconciler, monkeypatch):
+    async def get(*_, **__):
+        raise ApiError(403, "Forbidden", "deviceclasses")
+
+    monkeypatch.setattr(cluster, "get", get)
+    cluster.put(kube.NODES, node("worker"))
+    cluster.put(kube.POOLS, pool())
+    await reconciler.reconcile()
+    assert list(cluster.of(kube.NEURON_NODES)) == ["worker"]
+    conditions = cluster.of(kube.POOLS)["default"]["status"]["conditions"]
+    assert [c["status"] for c in conditions if c["type"] == "PlainPods"] == ["Unknown"]
+
+
+async def test_watched_events_reach_the_fleet_and_wake_the_loop(cluster, fleet, node):
+    woken = []
+    registry = kopf.OperatorRegistry()
+    watches.register(registry, fleet=fleet, wake=woken.append)
+    handlers = {handler.selector.any_name or handler.selector.plural: handler.fn
+                for handler in registry._watching.get_all_handlers()}  # fmt: skip
+    seen = cluster.put(kube.NODES, node("worker"))
+    await handlers["nodes"](event={"type": None, "object": seen})
+    assert woken == [True]
+    again = cluster.put(kube.NODES, seen)
+    await handlers["nodes"](event={"type": "MODIFIED", "object": again})
+    assert woken == [True]
+    await handlers["nodes"](event={"type": "DELETED", "object": cluster.drop(kube.NODES, "worker")})
+    assert woken == [True, False]
+    assert fleet.nodes.values() == []
+
+
+async def test_the_loop_sleeps_until_it_is_woken(cluster, fleet, node, pool, reconciler, monkeypatch):
+    """Woken by nothing but a pool that comes later, long before it would look by itself."""
+    made = asyncio.Event()
+
+    async def apply(resource, body, *, force):
+        made.set()
+        return await type(cluster).apply(cluster, resource, body, force=force)
+
+    monkeypatch.setattr(cluster, "apply", apply)
+    monkeypatch.setattr(reconciling, "_DEBOUNCE", 0.0)
+    cluster.put(kube.NODES, node("worker"))
+    task = asyncio.create_task(reconciler.run())
+    await asyncio.sleep(0)
+    fleet.pools.observe(cluster.put(kube.POOLS, pool()))
+    reconciler.wake()
+    await asyncio.wait_for(made.wait(), timeout=5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

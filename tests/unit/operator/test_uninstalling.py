@@ -1,0 +1,101 @@
+"""Uninstall refuses while devices are in use, and else leaves nothing behind."""
+
+import pytest
+from neuron_operator import crds, kube, names
+from neuron_operator.hooks import definitions, uninstall
+
+
+def claim(name="claim", *, driver=names.AWS_DRIVER_NAME, pods=("pod",)):
+    reserved = [{"resource": "pods", "name": pod, "uid": pod} for pod in pods]
+    results = [{"request": "r", "driver": driver, "pool": "worker", "device": "neuron-device-0"}]
+    status = {"allocation": {"devices": {"results": results}}, "reservedFor": reserved}
+    return {"metadata": {"name": name, "namespace": "team"}, "status": status}
+
+
+def simulated_slice():
+    metadata = {"name": "worker-slice", "labels": {names.LABEL_SIMULATED: "true"}}
+    return {"metadata": metadata, "spec": {"driver": names.AWS_DRIVER_NAME}}
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def run(cluster, said):
+    async def run(*, timeout=0.0):
+        return await uninstall.uninstall(cluster, driver_name=names.AWS_DRIVER_NAME, timeout=timeout, say=said.append)
+
+    return run
+
+
+async def test_it_refuses_with_the_list_of_pods_and_changes_nothing(cluster, pool, run, said):
+    cluster.put(kube.POOLS, pool())
+    cluster.put(kube.CLAIMS, claim(pods=("a", "b")))
+    assert await run() == 1
+    assert "  team/a (claim)" in said
+    assert "  team/b (claim)" in said
+    assert cluster.writes == []
+
+
+@pytest.mark.parametrize("other", [{"driver": "gpu.example.com"}, {"pods": ()}])
+async def test_claims_that_hold_nothing_of_ours_are_no_hindrance(cluster, run, other):
+    cluster.put(kube.CLAIMS, claim(**other))
+    assert await run() == 0
+
+
+def test_claims_without_status_are_no_hindrance():
+    assert uninstall.holders([{"metadata": {"name": "c", "namespace": "n"}}], driver_name="x") == []
+
+
+async def test_it_cleans_up_even_where_the_operator_does_not_run(cluster, node, pool, settle, run, said):
+    cluster.put(kube.NODES, node("worker"))
+    cluster.put(kube.POOLS, pool())
+    await settle(cluster)
+    assert await run() == 0
+    assert cluster.of(kube.POOLS) == cluster.of(kube.NEURON_NODES) == {}
+    assert cluster.of(kube.NODES)["worker"]["metadata"]["labels"] == {}
+    assert said[-1] == "nothing is left"
+
+
+async def test_it_can_be_run_again(cluster, run):
+    assert await run() == 0
+    assert await run() == 0
+
+
+async def test_it_cleans_nodes_where_the_crds_are_gone_already(cluster, node, pool, settle, run):
+    cluster.put(kube.NODES, node("worker"))
+    cluster.put(kube.POOLS, pool())
+    await settle(cluster)
+    cluster.objects[kube.POOLS].clear()
+    cluster.objects[kube.NEURON_NODES].clear()
+    cluster.missing = {kube.POOLS, kube.NEURON_NODES}
+    assert await run() == 0
+    assert cluster.of(kube.NODES)["worker"]["metadata"]["labels"] == {}
+
+
+async def test_slices_that_no_agent_deletes_are_deleted_in_the_end(cluster, run, said, monkeypatch):
+    monkeypatch.setattr(uninstall, "_POLL", 0.0)
+    cluster.put(kube.SLICES, simulated_slice())
+    assert await run(timeout=0.02) == 0
+    assert any("worker-slice" in line for line in said)
+    assert cluster.of(kube.SLICES) == {}
+
+
+async def test_it_gives_up_in_time_and_says_what_is_left(cluster, run, said):
+    cluster.put(kube.SLICES, simulated_slice())
+    assert await run(timeout=-1.0) == 1
+    assert "1 ResourceSlices" in said[-1]
+
+
+async def test_crds_are_installed_and_deleted_and_both_again(cluster, said):
+    for manifest in crds.manifests():
+        status = {"conditions": [{"type": "Established", "status": "True"}]}
+        cluster.put(kube.CRDS, {**manifest, "status": status})
+    for _ in range(2):
+        assert await definitions.install(cluster, timeout=1, say=said.append) == 0
+    assert len(cluster.of(kube.CRDS)) == 2
+    for _ in range(2):
+        assert await definitions.delete(cluster, timeout=1, say=said.append) == 0
+    assert cluster.of(kube.CRDS) == {}

@@ -1,0 +1,168 @@
+"""The runtime tree runs where there is nothing: built once, then started in roots without any other file.
+
+Needs root (chroot and mounts in a mount namespace of its own), patchelf and a CPython linked against glibc.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+BUILD = HERE.parents[2] / "runtime" / "tree" / "build.py"
+
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.skipif(os.geteuid() != 0, reason="chroot needs root"),
+    pytest.mark.skipif(not shutil.which("patchelf"), reason="building the tree needs patchelf"),
+]
+
+# the mounts of a container: the tree read-only, each tool a file of its own on the PATH
+ENTER = """
+set -e
+mount --bind "$ROOT" "$ROOT"
+mount --bind "$TREE" "$ROOT/opt/aws/neuron"
+mount -o remount,bind,ro "$ROOT/opt/aws/neuron"
+mount --bind "$TREE/bin/neuron-ls" "$ROOT/usr/local/bin/neuron-ls"
+mount -o remount,bind,ro "$ROOT/usr/local/bin/neuron-ls"
+mount -t proc proc "$ROOT/proc"
+mount -o remount,bind,ro "$ROOT"
+exec chroot --userspec="$OWNER" "$ROOT" "$@"
+"""
+
+
+def build(output: Path) -> str:
+    command = [sys.executable, str(BUILD), "--output", str(output)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runtime") / "tree"
+    build(output)
+    return output
+
+
+class BareRoot:
+    """A root folder that holds a view and mount points, and nothing that could be executed."""
+
+    def __init__(self, root: Path, tree: Path) -> None:
+        self.root = root
+        self.tree = tree
+        root.chmod(0o755)
+        for folder in ("opt/aws/neuron", "usr/local/bin", "proc", "dev", "run/neuron-sim"):
+            (root / folder).mkdir(parents=True)
+        (root / "usr/local/bin/neuron-ls").touch()
+
+    def add_view(self, name: str) -> None:
+        folder = self.root / "run/neuron-sim/uid/neuron"
+        folder.mkdir(parents=True)
+        shutil.copy(HERE / "views" / f"{name}.json", folder / "view.json")
+
+    def run(
+        self, *command: str, owner: str = "0:0", env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        arguments = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", ENTER, "sh", *command]
+        paths = {"ROOT": str(self.root), "TREE": str(self.tree), "OWNER": owner, "PATH": os.environ["PATH"]}
+        return subprocess.run(
+            arguments, env=paths | (env or {}), capture_output=True, text=True, timeout=20, check=False
+        )
+
+
+@pytest.fixture
+def bare_root(tmp_path: Path, tree: Path) -> BareRoot:
+    return BareRoot(tmp_path, tree)
+
+
+def golden(name: str) -> str:
+    return (HERE / "golden" / name).read_text()
+
+
+@pytest.mark.parametrize("owner", ["0:0", "65534:65534"])
+@pytest.mark.parametrize("path", ["/opt/aws/neuron/bin/neuron-ls", "/usr/local/bin/neuron-ls"])
+def test_table_without_libc_shell_or_writable_folder(bare_root: BareRoot, path: str, owner: str) -> None:
+    bare_root.add_view("trn2n.48xlarge")
+    result = bare_root.run(path, "--topology", owner=owner)
+    expected = golden("trn2n.48xlarge.txt") + "\n\n" + golden("trn2n.48xlarge-topology.txt")
+    assert (result.stdout, result.stderr, result.returncode) == (expected, "", 0)
+
+
+def test_environment_of_the_image_does_not_reach_in(bare_root: BareRoot) -> None:
+    bare_root.add_view("trn1.2xlarge")
+    (bare_root.root / "foreign").mkdir()
+    for library in ("libc.so.6", "libm.so.6"):
+        (bare_root.root / "foreign" / library).write_text("of another C library")
+    hostile = {
+        "PYTHONHOME": "/nowhere",
+        "PYTHONPATH": "/nowhere",
+        "LD_LIBRARY_PATH": "/foreign:/opt/aws/neuron/lib",
+        "LC_ALL": "tr_TR.ISO-8859-9",
+    }
+    result = bare_root.run("/usr/local/bin/neuron-ls", "-t", env=hostile)
+    assert result.stdout.startswith(golden("trn1.2xlarge.txt"))
+    assert (result.stderr, result.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), ("", 'msg="Failed to load MLA system information"', 1)),
+        (("-x",), ("unknown flag `x'\n", "", 1)),
+    ],
+)
+def test_failures(bare_root: BareRoot, arguments: Sequence[str], expected: tuple[str, str, int]) -> None:
+    result = bare_root.run("/usr/local/bin/neuron-ls", *arguments)
+    stdout, stderr, code = expected
+    assert (result.stdout, result.returncode) == (stdout, code)
+    assert stderr in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_broken_view_is_explained(bare_root: BareRoot) -> None:
+    bare_root.add_view("trn1.2xlarge")
+    (bare_root.root / "run/neuron-sim/uid/neuron/view.json").write_text("{")
+    result = bare_root.run("/usr/local/bin/neuron-ls")
+    assert "start the pod anew" in result.stderr
+    assert result.returncode == 1
+
+
+def test_show_all_finds_the_tool_itself_by_the_name_people_typed(bare_root: BareRoot) -> None:
+    bare_root.add_view("one-of-trn2.48xlarge")
+    device = bare_root.root / "dev" / "neuron0"
+    os.mknod(device, 0o020666, os.makedev(1, 3))
+    device.chmod(0o666)
+    result = bare_root.run("/usr/local/bin/neuron-ls", "-aj", owner="65534:65534")
+    ((process,),) = [entry["neuron_processes"] for entry in json.loads(result.stdout)]
+    assert (process["command"], process["neuron_runtime_version"]) == ("neuron-ls -aj", "NA")
+
+
+def test_same_inputs_give_the_same_tree(tree: Path, tmp_path: Path) -> None:
+    digest = build(tmp_path / "again")
+    files = {path.relative_to(tree): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+    again = tmp_path / "again"
+    assert files == {p.relative_to(again): p.read_bytes() for p in again.rglob("*") if p.is_file()}
+    assert f"content {digest}\n" in (tree / "VERSION").read_text()
+
+
+def test_everyone_may_read_and_nobody_finds_a_libc_on_aws_library_path(tree: Path) -> None:
+    modes: dict[str, Any] = {str(p.relative_to(tree)): p.stat().st_mode & 0o777 for p in tree.rglob("*")}
+    assert set(modes.values()) == {0o755, 0o644}
+    assert modes["bin/neuron-ls"] == modes["python/bin/python3"] == 0o755
+    assert not (tree / "lib").exists()
+    assert (tree / "bin" / "neuron-ls").read_text().startswith("#!/opt/aws/neuron/python/bin/python3 -IS\n")
+
+
+def test_a_folder_that_is_no_tree_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    command = [sys.executable, str(BUILD), "--output", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "give another --output" in result.stderr
+    assert (tmp_path / "precious").exists()
