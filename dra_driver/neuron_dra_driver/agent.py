@@ -334,7 +334,7 @@ class Agent:
             async with self._lock.held():
                 self._store.refresh()
                 if self._node:
-                    await asyncio.to_thread(self._store.install_runtime)
+                    await _in_thread(self._store.install_runtime)
             done = await reconcile(
                 driver=self._settings.driver_name,
                 pool=self._settings.node_name,
@@ -433,6 +433,16 @@ class Agent:
                     self._status_due.set()
             pause = RETRY_MIN if time.monotonic() - started > RETRY_MAX else min(pause * 2, RETRY_MAX)
             await asyncio.sleep(pause)
+
+
+async def _in_thread(function: Callable[[], None]) -> None:
+    """Off the event loop, and to its end also when cancelled: the lock that the caller holds must not go before."""
+    work = asyncio.create_task(asyncio.to_thread(function))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.gather(work, return_exceptions=True)
+        raise
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,9 +11,12 @@ from typing import Any
 import grpc.aio
 import pytest
 from neuron_dra_driver.agent import Agent, RealDriverFound
+from neuron_dra_driver.errors import LockTimeout
 from neuron_dra_driver.kubeletplugin.proto import dra_v1_pb2 as dra
 from neuron_dra_driver.kubeletplugin.proto import pluginregistration_v1_pb2 as registration
+from neuron_dra_driver.lock import NodeLock
 from neuron_dra_driver.node import SimulatedNode
+from neuron_dra_driver.runtime_tree import digest_of
 
 NODE = "worker-1"
 SERVICE = "/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin"
@@ -241,6 +246,36 @@ async def test_alone_it_reads_no_crd(api: Any, kube: Any, host: Any, trn2: Simul
     async with running(Agent(host.settings(standalone=trn2), kube)):
         await eventually(lambda: api.items("resourceslices"))
     assert not [path for _, path in api.requests if "neuronnodes" in path]
+
+
+async def test_the_lock_is_kept_until_the_tools_are_copied_though_the_agent_is_told_to_stop(
+    kube: Any, host: Any, trn2: SimulatedNode, eventually: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next agent would else meet a folder that a thread of this one still writes."""
+    copying, go_on = threading.Event(), threading.Event()
+    copytree = shutil.copytree
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        copying.set()
+        go_on.wait()
+        return copytree(*args, **options)
+
+    monkeypatch.setattr(shutil, "copytree", slowly)
+    stop = asyncio.Event()
+    agent = asyncio.create_task(Agent(host.settings(standalone=trn2), kube).run(stop))
+    try:
+        await eventually(copying.is_set)
+        stop.set()
+        next_agent = NodeLock(host.journal.parent, patience=0.05)
+        with pytest.raises(LockTimeout):
+            async with next_agent.held():
+                pass
+    finally:
+        go_on.set()
+    await agent
+    async with next_agent.held():
+        assert [path.name for path in host.runtimes.iterdir()] == [digest_of(host.tree)]
+    next_agent.close()
 
 
 async def test_pods_end_while_the_api_server_is_away(
