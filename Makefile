@@ -65,7 +65,7 @@ test-unit: $(STAMP) ## tests that need no cluster (TESTS=path or -k ... to choos
 
 .PHONY: test-cluster
 test-cluster: $(STAMP) ## tests on a real cluster, which they make themselves
-	$(BIN)/pytest tests/cluster $(TESTS)
+	$(BIN)/pytest tests/cluster -n 2 --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 .PHONY: bench
 bench: $(STAMP) ## measure and print tables for docs/benchmarks.md (GO_DRIVER=binary of dra-example-driver, to compare)

@@ -78,24 +78,39 @@ class Cluster:
         """What the server would have stored, had this been created."""
         return self._ask("POST", path, query={"dryRun": "All"}, body=body)
 
+    def text(self, path: str) -> str:
+        """GET a page that is not JSON."""
+        return self._read("GET", path, query={}).decode()
+
+    def create(self, path: str, body: Object) -> Object:
+        """Create an object."""
+        return self._ask("POST", path, query={}, body=body)
+
+    def delete(self, path: str) -> None:
+        """Delete an object."""
+        self._ask("DELETE", path, query={})
+
     def _ask(self, method: str, path: str, *, query: Mapping[str, str], body: Object | None = None) -> Object:
+        found: Object = json.loads(self._read(method, path, query=query, body=body))
+        return found
+
+    def _read(self, method: str, path: str, *, query: Mapping[str, str], body: Object | None = None) -> bytes:
         request = self._client.param_serialize(
             method,
             path,
             query_params=list(query.items()),
-            header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            header_params={"Accept": "application/json, */*", "Content-Type": "application/json"},
             body=body,
             auth_settings=["BearerToken"],
         )
         try:
             response = self._client.call_api(*request, _request_timeout=(CONNECT_SECONDS, READ_SECONDS))
-            answer = response.read()  # type: ignore[no-untyped-call]
+            answer: bytes = response.read()  # type: ignore[no-untyped-call]
         except (client.ApiException, HTTPError, OSError) as error:
             raise ClusterError(f"cannot reach the API server at {self._host}: {one_line(error)}") from error
         if response.status >= 400:
             raise Refused(refusal(method, path, response.status, answer), status=response.status)
-        found: Object = json.loads(answer)
-        return found
+        return answer
 
 
 def refusal(method: str, path: str, status: int, answer: bytes) -> str:

@@ -9,8 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from neuron_operator import foreign
-from neuron_operator.names import AWS_DRIVER_NAME, DEVICE_CLASS, EXTENDED_RESOURCE
+from neuron_operator import foreign, pending, roads
+from neuron_operator.names import (
+    AWS_DRIVER_NAME,
+    CORE_CLASS,
+    DEVICE_CLASS,
+    DEVICES_PER_CLAIM,
+    EXTENDED_RESOURCE,
+    PHYSICAL_CORE_CLASS,
+)
 from neuron_operator.nodes import node_facts
 
 from neuron_cli.facts import SIMULATED, Facts, Object, Unanswered
@@ -18,11 +25,32 @@ from neuron_cli.fleet import condition, said, why_not
 
 OLDEST, REFERENCE = (1, 34), (1, 36)
 INSTALL = "helm install neuron-sim charts/neuron-sim"
-CRDS = ("neuronnodepools", "neuronnodes")
+CRDS = ("neuronnodepools", "neuronnodes", "neuronfaults")
 AGENT, OPERATOR = "neuron-sim-agent", "neuron-sim-operator"
 LISTED = 5
 # Conditions of a pool that tell of something that works less well than wished, and the status that tells it.
-CAVEATS = (("Overlapping", "True"), ("LabelsComplete", "False"), ("PlainPods", "False"))
+CAVEATS = (
+    ("Overlapping", "True"),
+    ("LabelsComplete", "False"),
+    ("ResourcesSettled", "False"),
+    ("PlainPods", "False"),
+    ("PartitionsAffordable", "False"),
+)
+# Gates of fields that only a status has, since when each is on by default, and what is missing without it.
+STATUS_GATES = (
+    (
+        "device health",
+        "ResourceHealthStatus",
+        (1, 36),
+        "pods do not show the health of their devices (allocatedResourcesStatus); an Event tells them of a fault",
+    ),
+    (
+        "claim status",
+        "DRAResourceClaimDeviceStatus",
+        (1, 33),
+        "resourceclaims show no conditions of their devices (status.devices)",
+    ),
+)
 
 
 class Verdict(StrEnum):
@@ -51,6 +79,7 @@ def diagnose(facts: Facts) -> list[Finding]:
         resource_api,
         extended_resources,
         device_features,
+        status_features,
         kubelets,
         container_runtimes,
         real_neuron,
@@ -60,6 +89,9 @@ def diagnose(facts: Facts) -> list[Finding]:
         agents,
         pools,
         neuron_nodes,
+        device_plugins,
+        faults,
+        waiting_pods,
     )
     return [finding for check in checks for finding in check(facts)]
 
@@ -121,42 +153,73 @@ def extended_resources(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             check,
             Verdict.WARNING,
-            f"the API server drops extendedResourceName: pods with limits of {EXTENDED_RESOURCE} stay "
-            "Pending, pods with resource claims work",
-            "use Kubernetes 1.36, or set the feature gate DRAExtendedResource=true on API server, "
+            f"the API server drops extendedResourceName: pools with resources: Auto serve {EXTENDED_RESOURCE} by "
+            "device plugins; with resources: DRA such pods stay Pending, and pods with resource claims work",
+            "nothing, or use Kubernetes 1.36, or set the feature gate DRAExtendedResource=true on API server, "
             "controller manager, scheduler and kubelets",
         )
 
 
 def device_features(facts: Facts) -> Iterator[Finding]:
-    """Are the fields kept that later versions need."""
-    check = "device features"
+    """Are the fields of a slice kept that are behind gates, and what is missing without."""
     for echo in (facts.devices_echo, facts.counters_echo):
         if isinstance(echo, Unanswered):
-            yield unknown(check, echo)
+            yield unknown("device features", echo)
             return
     assert not isinstance(facts.devices_echo, Unanswered)
     assert not isinstance(facts.counters_echo, Unanswered)
     device = next(iter(facts.devices_echo.get("spec", {}).get("devices") or [{}]))
     counters = facts.counters_echo.get("spec", {})
-    missing = [
-        f"{what} ({gate})"
-        for what, gate, kept in (
-            ("taints", "DRADeviceTaints", "taints" in device),
-            ("binding conditions", "DRADeviceBindingConditions", "bindingConditions" in device),
-            ("shared counters", "DRAPartitionableDevices", "sharedCounters" in counters),
-        )
-        if not kept
-    ]
-    if missing:
-        yield Finding(
-            check,
-            Verdict.WARNING,
-            f"the API server drops {', '.join(missing)}: whole chips work without, later features will not",
-            "use Kubernetes 1.36, or set these feature gates on API server and scheduler",
-        )
-    else:
-        yield Finding(check, Verdict.OK, "device taints, binding conditions and shared counters are kept")
+    for check, what, gate, kept, effect in (
+        (
+            "partitions",
+            "sharedCounters",
+            "DRAPartitionableDevices",
+            "sharedCounters" in counters,
+            "NeuronCores and whole nodes are not offered beside chips; on the device-plugin road cores are",
+        ),
+        (
+            "device taints",
+            "taints",
+            "DRADeviceTaints",
+            "taints" in device,
+            "a NeuronFault makes devices unhealthy, but new pods still get them and none is evicted",
+        ),
+        (
+            "binding conditions",
+            "bindingConditions",
+            "DRADeviceBindingConditions",
+            "bindingConditions" in device,
+            "nothing of this version is missing, gangs of a later one will be",
+        ),
+    ):
+        if kept:
+            yield Finding(check, Verdict.OK, f"{what} are kept")
+        else:
+            yield Finding(
+                check,
+                Verdict.WARNING,
+                f"the API server drops {what} ({gate}): {effect}",
+                f"use Kubernetes 1.36, or set the feature gate {gate}=true on API server, controller manager, "
+                "scheduler and kubelets",
+            )
+
+
+def status_features(facts: Facts) -> Iterator[Finding]:
+    """Are the fields of statuses served that are behind gates."""
+    for check, gate, since, effect in STATUS_GATES:
+        gates = {} if isinstance(facts.gates, Unanswered) else facts.gates
+        on = gates.get(gate, (release(facts.version) or since) >= since)
+        source = "" if gate in gates else " by default, and the API server does not tell more"
+        if on:
+            yield Finding(check, Verdict.OK, f"{gate} is on{source}")
+        else:
+            yield Finding(
+                check,
+                Verdict.WARNING,
+                f"{gate} is off{source}: {effect}",
+                f"use Kubernetes 1.36, or set the feature gate {gate}=true on API server and kubelets",
+            )
 
 
 def kubelets(facts: Facts) -> Iterator[Finding]:
@@ -240,7 +303,7 @@ def device_classes(facts: Facts) -> Iterator[Finding]:
     if isinstance(facts.device_classes, Unanswered):
         yield unknown(check, facts.device_classes)
         return
-    wanted = (driver_name(facts), DEVICE_CLASS)
+    wanted = (driver_name(facts), DEVICE_CLASS, CORE_CLASS, PHYSICAL_CORE_CLASS)
     there = {found["metadata"]["name"]: is_ours(found) for found in facts.device_classes}
     if not_ours := [name for name in wanted if not there.get(name, True)]:
         yield Finding(
@@ -320,11 +383,25 @@ def pools(facts: Facts) -> Iterator[Finding]:
 
 
 def neuron_nodes(facts: Facts) -> Iterator[Finding]:
-    """Does every simulated node serve its devices."""
+    """Does every simulated node serve its devices, and is the one still there that said so."""
     check = "simulated nodes"
     if isinstance(facts.neuron_nodes, Unanswered):
         yield unknown(check, facts.neuron_nodes)
         return
+    forsaken = []
+    if not isinstance(facts.agent_pods, Unanswered):
+        served = {
+            pod["spec"].get("nodeName") for pod in facts.agent_pods if condition(pod, "Ready").get("status") == "True"
+        }
+        ready = [node for node in facts.neuron_nodes if condition(node, "Ready").get("status") == "True"]
+        forsaken = [node for node in ready if node["metadata"]["name"] not in served]
+    if forsaken:
+        yield Finding(
+            "agents gone",
+            Verdict.FAILED,
+            f"no agent is ready on {names(forsaken)}: that the NeuronNode says Ready is its last word",
+            "kubectl get pods --all-namespaces -o wide -l app.kubernetes.io/component=agent",
+        )
     bad = [node for node in facts.neuron_nodes if condition(node, "Ready").get("status") != "True"]
     for node in bad[:LISTED]:
         name = node["metadata"]["name"]
@@ -337,8 +414,70 @@ def neuron_nodes(facts: Facts) -> Iterator[Finding]:
     if len(bad) > LISTED:
         more = f"{len(bad) - LISTED} more are not ready"
         yield Finding(check, Verdict.FAILED, more, "neuron-sim nodes shows all of them")
-    if facts.neuron_nodes and not bad:
+    if facts.neuron_nodes and not bad and not forsaken:
         yield Finding(check, Verdict.OK, f"{count(len(facts.neuron_nodes), 'node')} ready")
+
+
+def device_plugins(facts: Facts) -> Iterator[Finding]:
+    """Do the kubelets know of the devices, where a device plugin serves them."""
+    if isinstance(facts.neuron_nodes, Unanswered) or isinstance(facts.nodes, Unanswered):
+        return  # said above
+    served = {
+        node["metadata"]["name"] for node in facts.neuron_nodes if node["spec"].get("resources") == "DevicePlugin"
+    }
+    there = [node for node in facts.nodes if node["metadata"]["name"] in served]
+    without = [node for node in there if amount(node, EXTENDED_RESOURCE) == 0]
+    if without:
+        yield Finding(
+            "device plugins",
+            Verdict.FAILED,
+            f"no {EXTENDED_RESOURCE} is allocatable on {names(without)}",
+            "wait half a minute after a pool was changed; then see the agent's log, and whether kubeletDir is right",
+        )
+    elif there:
+        yield Finding("device plugins", Verdict.OK, f"{count(len(there), 'node')} with {EXTENDED_RESOURCE}")
+
+
+def faults(facts: Facts) -> Iterator[Finding]:
+    """Does every NeuronFault hit something."""
+    if isinstance(facts.faults, Unanswered):
+        yield unknown("faults", facts.faults)
+        return
+    for fault in facts.faults:
+        active = condition(fault, "Active")
+        if active.get("status") == "False":
+            name = fault["metadata"]["name"]
+            yield Finding(f"fault {name}", Verdict.WARNING, said(active), f"correct it, or delete neuronfault {name}")
+    if broken := [fault for fault in facts.faults if condition(fault, "Active").get("status") == "True"]:
+        yield Finding("faults", Verdict.OK, f"{count(len(broken), 'active fault')}, as you wished")
+
+
+def waiting_pods(facts: Facts) -> Iterator[Finding]:
+    """Does a pod ask for what no claim can hold."""
+    check = "pods that wait"
+    if isinstance(facts.waiting_pods, Unanswered):
+        yield unknown(check, facts.waiting_pods)
+        return
+    if isinstance(facts.neuron_nodes, Unanswered) or isinstance(facts.device_classes, Unanswered):
+        return  # said above
+    device_class = named(facts.device_classes, DEVICE_CLASS)
+    plain_pods = roads.plain_pods(device_class) if device_class else None
+    resources = pending.served_resources(facts.neuron_nodes, plain_pods)
+    found = [each for pod in facts.waiting_pods if (each := pending.oversized(pod, resources=resources))]
+    if found:
+        shown = ", ".join(f"{each.namespace}/{each.name}" for each in found[:LISTED])
+        more = f" and {len(found) - LISTED} more" if found[LISTED:] else ""
+        yield Finding(
+            check,
+            Verdict.WARNING,
+            f"ask for more than the {DEVICES_PER_CLAIM} devices that a claim can hold and wait for ever: {shown}{more}",
+            f"ask for whole chips ({EXTENDED_RESOURCE}), or set resources: DevicePlugin in the pool",
+        )
+
+
+def amount(node: Object, resource: str) -> int:
+    """How many of an extended resource pods can be given on a node."""
+    return int(node.get("status", {}).get("allocatable", {}).get(resource, 0))
 
 
 def release(version: str) -> tuple[int, int] | None:

@@ -6,12 +6,15 @@ a server that cannot be reached at all ends the questioning.
 
 Whether a feature is on is not guessed from the version: gates can be set either way, and managed clusters do.
 A field behind a gate that is off is dropped without a word, so a dry-run create is sent with the field and
-the answer is read.
+the answer is read. Fields that only a status has cannot be tried so: for these the API server's metrics tell the gate.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from neuron_operator.pending import UNSCHEDULED
 
 from neuron_cli.cluster import Cluster, Refused
 
@@ -21,6 +24,8 @@ T = TypeVar("T")
 RESOURCE_API = "/apis/resource.k8s.io/v1"
 OUR_API = "/apis/neuron-sim.dev/v1alpha1"
 SIMULATED = "neuron-sim.dev/simulated"
+AGENTS = "app.kubernetes.io/name=neuron-sim,app.kubernetes.io/component=agent"
+GATE = re.compile(r'^kubernetes_feature_enabled\{name="([^"]+)"[^}]*\} ([01])$', re.MULTILINE)
 # A driver that exists nowhere: nothing could be scheduled onto these, were the dry run to leak.
 PROBE = "probe.neuron-sim.dev"
 
@@ -62,6 +67,12 @@ class Facts:
     """The discovery document of neuron-sim.dev/v1alpha1; empty where the CRDs are not installed."""
     pools: list[Object] | Unanswered
     neuron_nodes: list[Object] | Unanswered
+    faults: list[Object] | Unanswered
+    gates: dict[str, bool] | Unanswered
+    """The API server's feature gates."""
+    agent_pods: list[Object] | Unanswered
+    waiting_pods: list[Object] | Unanswered
+    """Pods that have no node yet."""
 
 
 def gather(cluster: Cluster) -> Facts:
@@ -82,7 +93,16 @@ def gather(cluster: Cluster) -> Facts:
         our_api=answer(lambda: cluster.get(OUR_API), absent={}),
         pools=answer(lambda: cluster.items(f"{OUR_API}/neuronnodepools"), absent=[]),
         neuron_nodes=answer(lambda: cluster.items(f"{OUR_API}/neuronnodes"), absent=[]),
+        faults=answer(lambda: cluster.items(f"{OUR_API}/neuronfaults"), absent=[]),
+        gates=answer(lambda: feature_gates(cluster.text("/metrics"))),
+        agent_pods=answer(lambda: cluster.items("/api/v1/pods", labelSelector=AGENTS)),
+        waiting_pods=answer(lambda: cluster.items("/api/v1/pods", fieldSelector=UNSCHEDULED)),
     )
+
+
+def feature_gates(metrics: str) -> dict[str, bool]:
+    """The gates that a component of Kubernetes tells among its metrics."""
+    return {name: value == "1" for name, value in GATE.findall(metrics)}
 
 
 def slice_probe(*, devices: bool) -> Object:

@@ -16,8 +16,11 @@ def row(node: Object) -> dict[str, object]:
         "type": spec.get("instanceType"),
         "lnc": spec.get("logicalNeuronCore"),
         "sdk": spec.get("sdkVersion"),
+        "resources": spec.get("resources"),
+        "partitions": spec.get("partitions"),
         "devices": status.get("devices"),
         "claims": status.get("preparedClaims"),
+        "faults": len(spec.get("faults", [])),
         "ready": ready.get("status", "Unknown"),
         "why": why_not(ready),
     }

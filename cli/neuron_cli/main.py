@@ -37,6 +37,13 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class Format(StrEnum):
+    """How to print an object."""
+
+    YAML = "yaml"
+    JSON = "json"
+
+
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people or for programs.")]
 KubeconfigOption = Annotated[
     Path | None, typer.Option("--kubeconfig", help="Instead of $KUBECONFIG or ~/.kube/config.")
@@ -71,18 +78,81 @@ def nodes(
 ) -> None:
     """Show the simulated nodes of the cluster."""
     from neuron_cli import fleet, render
-    from neuron_cli.cluster import ClusterError, Refused
     from neuron_cli.facts import OUR_API
 
-    with connected(kubeconfig, context, doing="reading the nodes") as cluster:
-        try:
-            found = cluster.items(f"{OUR_API}/neuronnodes")
-        except Refused as refused:
-            raise ClusterError(NOT_INSTALLED) if refused.status == 404 else refused from None
+    with connected(kubeconfig, context, doing="reading the nodes") as cluster, installed():
+        found = cluster.items(f"{OUR_API}/neuronnodes")
     if not found and output is Output.TABLE:
         print("No simulated nodes; `kubectl get neuronnodepools` and `neuron-sim doctor` say why.")
         return
     render.table([fleet.row(node) for node in found], output=output)
+
+
+fault_app = typer.Typer(name="fault", help="Break simulated hardware, and heal it.", no_args_is_help=True)
+app.add_typer(fault_app)
+
+
+@fault_app.command("list")
+def list_faults(
+    output: OutputOption = Output.TABLE, kubeconfig: KubeconfigOption = None, context: ContextOption = None
+) -> None:
+    """Show what is broken, and why a fault is not active."""
+    from neuron_cli import faults, render
+    from neuron_cli.facts import OUR_API
+
+    with connected(kubeconfig, context, doing="reading the faults") as cluster, installed():
+        found = cluster.items(f"{OUR_API}/neuronfaults")
+    if not found and output is Output.TABLE:
+        print("Nothing is broken; `neuron-sim fault create --help` breaks something.")
+        return
+    render.table([faults.row(fault) for fault in found], output=output)
+
+
+@fault_app.command("create")
+def create_fault(
+    name: Annotated[str, typer.Argument(help="Name of the NeuronFault.")],
+    node: Annotated[str, typer.Option(help="Node whose hardware is broken.")],
+    kind: Annotated[str, typer.Option("--type", help="What is broken, as HBMUncorrectable or DeviceLost.")],
+    chip: Annotated[int | None, typer.Option(min=0, help="Chip; left out: the whole node.")] = None,
+    core: Annotated[int | None, typer.Option(min=0, help="Physical core of the chip; left out: all of it.")] = None,
+    effect: Annotated[str, typer.Option(help="None, NoSchedule or NoExecute.")] = "NoSchedule",
+    message: Annotated[str | None, typer.Option(help="The cause in a sentence.")] = None,
+    output: Annotated[
+        Format | None, typer.Option("--output", "-o", help="Only print the object, for `kubectl apply -f -`.")
+    ] = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+) -> None:
+    """Break a node, a chip or a core: its devices become unhealthy and get a taint."""
+    from neuron_cli import faults, render
+    from neuron_cli.facts import OUR_API
+
+    try:
+        body = faults.manifest(name, node=node, chip=chip, core=core, kind=kind, effect=effect, message=message)
+    except faults.UnknownWord as unknown:
+        raise failure(str(unknown)) from None
+    if output is not None:
+        render.manifest(body, output=output)
+        return
+    with connected(kubeconfig, context, doing="creating the fault") as cluster, installed():
+        cluster.create(f"{OUR_API}/neuronfaults", body)
+    print(
+        f"{name} created: `neuron-sim fault list` says whether it is active, `neuron-sim fault delete {name}` heals it"
+    )
+
+
+@fault_app.command("delete")
+def delete_fault(
+    name: Annotated[str, typer.Argument(help="Name of the NeuronFault.")],
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+) -> None:
+    """Heal what a fault broke."""
+    from neuron_cli.facts import OUR_API
+
+    with connected(kubeconfig, context, doing="deleting the fault") as cluster:
+        cluster.delete(f"{OUR_API}/neuronfaults/{name}")
+    print(f"{name} deleted")
 
 
 @app.command()
@@ -137,6 +207,17 @@ def connected(kubeconfig: Path | None, context: str | None, *, doing: str) -> It
                 yield cluster
         except ClusterError as error:
             raise failure(str(error)) from None
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Say so where the kinds of neuron-sim are not there."""
+    from neuron_cli.cluster import ClusterError, Refused
+
+    try:
+        yield
+    except Refused as refused:
+        raise ClusterError(NOT_INSTALLED) if refused.status == 404 else refused from None
 
 
 def failure(message: str) -> typer.Exit:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import yaml
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -49,6 +50,11 @@ def record(fields: Row, *, output: str) -> None:
     for rows in below:
         print()
         table(rows, output=output)
+
+
+def manifest(body: Mapping[str, object], *, output: str) -> None:
+    """A Kubernetes object."""
+    print(json.dumps(body, indent=2) if output == "json" else yaml.safe_dump(dict(body), sort_keys=False).rstrip())
 
 
 def findings(found: Sequence["Finding"], *, output: str) -> None:

@@ -1,25 +1,43 @@
-"""What a node offers to the scheduler: its chips as DRA devices, with the attributes of AWS's own driver.
+"""What a node offers to the scheduler: DRA devices, with the attributes of AWS's own driver.
 
 The names, types and conditions follow AWS's docs (deploy/eks/dra.rst), so that selectors and constraints
-written for real nodes match. Nothing is added under AWS's domains; the marker that says the device is
-simulated stands under ours.
+written for real nodes match. Nothing is added under AWS's domains but the resource type `neuron_core`, for a
+device that AWS does not have; the marker that says the device is simulated, and what a core is, stand under
+ours.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeAlias
 
 from neuron_device_model.catalog import DeviceSlot, InstanceType, SdkRelease
+from neuron_device_model.cores import core_memory
+from neuron_device_model.counters import as_api, counter_sets, drawn
+from neuron_device_model.faults import Fault, faults_of, taints
+from neuron_device_model.partitions import Part, PartKind, part, parts
 
-SIMULATED_ATTRIBUTE = "neuron-sim.dev/simulated"
+OUR_DOMAIN = "neuron-sim.dev"
+SIMULATED_ATTRIBUTE = f"{OUR_DOMAIN}/simulated"
 
-# Of a string or version value in resource.k8s.io/v1 (k8s.io/api/resource/v1 types.go). The other limit, 32
-# attributes a device, cannot be passed by anything a caller gives; a test holds every type to it.
+# Of resource.k8s.io/v1 (k8s.io/api/resource/v1 types.go). A slice holds twice as many devices while none has a taint
+# or draws from counters, but no instance type has so many without.
+MAX_DEVICES_PER_SLICE = 64
+MAX_COUNTER_SETS_PER_SLICE = 8
+# Of a string or version value. The limit of 32 attributes and capacities a device cannot be passed by anything a
+# caller gives; a test holds every type to it.
 MAX_VALUE_LENGTH = 64
 
 MAX_NETWORK_LAYERS = 3
-_DEVICE_NAME = re.compile(r"neuron-device-(0|[1-9][0-9]*)")
+
+_RESOURCE_TYPES: Mapping[PartKind, str] = {
+    "core": "neuron_core",
+    "physical_core": "neuron_core",
+    "chip": "neuron_device",
+    "node": "neuron_node",
+}
+_CORE_PARTITIONS: Mapping[PartKind, str] = {"core": "logical", "physical_core": "physical"}
 # The expression that semver.org suggests; the API server refuses any other version value.
 _SEMVER = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
@@ -28,31 +46,55 @@ _SEMVER = re.compile(
     re.ASCII,
 )
 
-
-def device_name(index: int) -> str:
-    """The DRA name of a chip: what real nodes show (AWS's docs print an older form without the dashes)."""
-    if index < 0:
-        raise ValueError(f"a device index counts from 0, not {index}")
-    return f"neuron-device-{index}"
+Attributes: TypeAlias = dict[str, dict[str, Any]]
+Device: TypeAlias = dict[str, Any]
 
 
-def device_index(name: str) -> int:
-    """The chip that a DRA device name means."""
-    match = _DEVICE_NAME.fullmatch(name)
-    if match is None:
-        raise ValueError(f"{name!r} is not a Neuron device: names are neuron-device-0, neuron-device-1, …")
-    return int(match[1])
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one ResourceSlice holds: devices or counter sets."""
+
+    devices: tuple[dict[str, Any], ...] = ()
+    counter_sets: tuple[dict[str, Any], ...] = ()
 
 
-def chip_devices(
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """All that a node offers, as resource.k8s.io/v1 devices and counter sets, in the scheduler's order."""
+
+    devices: tuple[dict[str, Any], ...]
+    counter_sets: tuple[dict[str, Any], ...]
+
+    def without_counters(self) -> "Offer":
+        """What is left where nothing keeps overlapping devices apart: the chips, or the node if it offers none."""
+        by_kind: dict[str, list[Device]] = {}
+        for device in self.devices:
+            plain = {key: value for key, value in device.items() if key != "consumesCounters"}
+            by_kind.setdefault(device["attributes"]["resourceType"]["string"], []).append(plain)
+        chips = sorted(by_kind.get("neuron_device", ()), key=lambda chip: chip["attributes"]["deviceId"]["int"])
+        return Offer(devices=tuple(chips or by_kind["neuron_node"]), counter_sets=())
+
+    def pages(self) -> tuple[Page, ...]:
+        """The offer cut into slices. The scheduler reads slices by name and so in this order."""
+        return (
+            *(Page(devices=chunk) for chunk in _chunks(self.devices, MAX_DEVICES_PER_SLICE)),
+            *(Page(counter_sets=chunk) for chunk in _chunks(self.counter_sets, MAX_COUNTER_SETS_PER_SLICE)),
+        )
+
+
+def offer(
     instance_type: InstanceType,
     *,
     sdk: SdkRelease,
     driver_version: str | None = None,
     dra_driver_version: str,
     network_nodes: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """The chips of a node as resource.k8s.io/v1 devices, ascending.
+    logical_neuron_core: int,
+    partitions: str = "none",
+    devices: str = "chips",
+    faults: Iterable[Fault] = (),
+) -> Offer:
+    """What a node offers, cut as `partitions` and `devices` say.
 
     `driver_version` is the kernel driver's, the SDK's own unless given; `network_nodes` are the node's EC2
     network nodes, layer 1 (the widest) first, as many as are known.
@@ -61,25 +103,46 @@ def chip_devices(
         raise ValueError(f"DRA driver version {dra_driver_version!r} must be a semantic version, as in 0.1.0")
     if len(network_nodes) > MAX_NETWORK_LAYERS:
         raise ValueError(f"a node has at most {MAX_NETWORK_LAYERS} network nodes, not {len(network_nodes)}")
-    shared: dict[str, dict[str, Any]] = {
+    shared: Attributes = {
         "instanceType": {"string": instance_type.name},
         "neuronDriverVersion": {"string": driver_version or sdk.driver_version},
         "draDriverVersion": {"version": dra_driver_version},
-        "resourceType": {"string": "neuron_device"},
         **{f"networkNodeLayer{layer}": {"string": node} for layer, node in enumerate(network_nodes, start=1)},
         SIMULATED_ATTRIBUTE: {"bool": True},
     }
-    devices = []
-    for slot in instance_type.devices:
-        attributes = {
-            "deviceId": {"int": slot.index},
-            **shared,
-            **_grid_attributes(instance_type, slot),
-            **_device_group_attributes(instance_type, slot),
-        }
+    chips = [_chip_attributes(instance_type, slot) for slot in instance_type.devices]
+    for attributes in (shared, *chips):
         _check_lengths(attributes)
-        devices.append({"name": device_name(slot.index), "attributes": attributes})
-    return devices
+
+    pieces = {
+        name: part(name, instance_type, logical_neuron_core=logical_neuron_core)
+        for name in parts(
+            instance_type, logical_neuron_core=logical_neuron_core, partitions=partitions, devices=devices
+        )
+    }
+    sets = counter_sets(instance_type, {piece.kind for piece in pieces.values()})
+    broken = tuple(faults)
+    offered = []
+    for name, piece in pieces.items():
+        device: Device = {
+            "name": name,
+            "attributes": {**shared, "resourceType": {"string": _RESOURCE_TYPES[piece.kind]}},
+        }
+        if piece.kind != "node":
+            device["attributes"] |= chips[piece.chips[0]]
+        if partition := _CORE_PARTITIONS.get(piece.kind):
+            _describe_core(device, piece, partition, instance_type)
+        if takes := drawn(piece, instance_type, sets):
+            device["consumesCounters"] = [
+                {"counterSet": name, "counters": as_api(counters)} for name, counters in takes.items()
+            ]
+        if hit := taints(faults_of(piece, broken, instance_type)):
+            device["taints"] = hit
+        offered.append(device)
+    return Offer(
+        devices=tuple(offered),
+        counter_sets=tuple({"name": name, "counters": as_api(counters)} for name, counters in sets.items()),
+    )
 
 
 def device_group_id(instance_type: InstanceType, index: int, size: int) -> str | None:
@@ -98,7 +161,25 @@ def device_group_id(instance_type: InstanceType, index: int, size: int) -> str |
     return sha256(",".join(sorted(addresses)).encode()).hexdigest()[:16]
 
 
-def _grid_attributes(instance_type: InstanceType, slot: DeviceSlot) -> dict[str, dict[str, Any]]:
+def _chip_attributes(instance_type: InstanceType, slot: DeviceSlot) -> Attributes:
+    return {
+        "deviceId": {"int": slot.index},
+        **_grid_attributes(instance_type, slot),
+        **_device_group_attributes(instance_type, slot),
+    }
+
+
+def _describe_core(device: Device, piece: Part, partition: str, instance_type: InstanceType) -> None:
+    chip, physical = instance_type.chip, len(piece.physical_cores)
+    device["attributes"] |= {
+        f"{OUR_DOMAIN}/partition": {"string": partition},
+        f"{OUR_DOMAIN}/core": {"int": piece.index % (chip.physical_cores // physical)},
+        f"{OUR_DOMAIN}/logicalNeuronCore": {"int": physical},
+    }
+    device["capacity"] = {f"{OUR_DOMAIN}/memory": {"value": _quantity(core_memory(chip, physical).bytes_per_core)}}
+
+
+def _grid_attributes(instance_type: InstanceType, slot: DeviceSlot) -> Attributes:
     """Row and column, on the torus types that are no UltraServer member."""
     if instance_type.topology != "torus2d" or instance_type.ultraserver:
         return {}
@@ -111,13 +192,25 @@ def _grid_attributes(instance_type: InstanceType, slot: DeviceSlot) -> dict[str,
     }
 
 
-def _device_group_attributes(instance_type: InstanceType, slot: DeviceSlot) -> dict[str, dict[str, Any]]:
+def _device_group_attributes(instance_type: InstanceType, slot: DeviceSlot) -> Attributes:
     groups = {size: device_group_id(instance_type, slot.index, size) for size in (1, 4, 8, 16)}
     return {f"resource.aws.com/devicegroup{size}_id": {"string": group} for size, group in groups.items() if group}
 
 
-def _check_lengths(attributes: dict[str, dict[str, Any]]) -> None:
+def _check_lengths(attributes: Attributes) -> None:
     for name, value in attributes.items():
         for content in value.values():
             if isinstance(content, str) and not 0 < len(content) <= MAX_VALUE_LENGTH:
                 raise ValueError(f"attribute {name} needs 1 to {MAX_VALUE_LENGTH} characters: {content!r}")
+
+
+def _quantity(size: int) -> str:
+    """Bytes as Kubernetes writes them back: in the largest unit that leaves no rest."""
+    for shift, unit in ((30, "Gi"), (20, "Mi"), (10, "Ki")):
+        if size % (1 << shift) == 0:
+            return f"{size >> shift}{unit}"
+    return str(size)
+
+
+def _chunks(items: tuple[Device, ...], size: int) -> Iterator[tuple[Device, ...]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -5,6 +5,7 @@ cores asks here, so that no other module divides by LNC itself.
 (AWS docs: about-neuron/arch/neuron-features/logical-neuroncore-config.rst)
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,17 @@ def core_ids(chip: "Chip", logical_neuron_core: int, *, device: int) -> tuple[in
     """The numbers of a device's visible cores, counted over all devices before it."""
     count = visible_cores(chip, logical_neuron_core)
     return tuple(range(device * count, (device + 1) * count))
+
+
+def core_list(ids: Iterable[int]) -> str:
+    """Core numbers as NEURON_RT_VISIBLE_CORES takes them: ascending, runs shortened, as in 0-3,8."""
+    runs: list[list[int]] = []
+    for number in sorted(set(ids)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def core_memory(chip: "Chip", logical_neuron_core: int) -> CoreMemory:

@@ -5,12 +5,22 @@ the tools need no catalogue and the two sides meet in one versioned type.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from neuron_device_model.catalog import InstanceType, SdkRelease
-from neuron_device_model.cores import core_ids
+from neuron_device_model.cores import core_ids, core_memory
 
 VIEW_SCHEMA: Literal[1] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GivenChip:
+    """What a container is given of one chip of its host."""
+
+    host_index: int
+    cores: tuple[int, ...] | None = None
+    """Numbers of its cores in the chip, at the view's LNC; None for all of them."""
 
 
 class TopologyView(TypedDict):
@@ -54,33 +64,45 @@ class View(TypedDict):
 def container_view(
     instance_type: InstanceType,
     *,
-    host_devices: Sequence[int],
+    given: Sequence[GivenChip],
     first_index: int,
     logical_neuron_core: int,
     instance_id: str,
     sdk: SdkRelease,
     driver_version: str | None = None,
 ) -> View:
-    """The view of some chips of a host, in the order given, numbered on from `first_index`.
+    """The view of some chips of a host, or of some of their cores, in the order given, numbered on from `first_index`.
 
     Devices and cores are numbered as in the container, while `connected` keeps the host's numbers: that is
     what a container with one device of a trn2.48xlarge shows. It is None where the driver reports no
     neighbour, which the real tool prints as null.
+
+    A core keeps its place in the chip, so part of a chip may begin at any number; what is not given is
+    neither counted nor listed, its memory included.
     """
     chip = instance_type.chip
+    memory = core_memory(chip, logical_neuron_core).bytes_per_core
     devices: list[DeviceView] = []
-    for index, host_index in enumerate(host_devices, start=first_index):
-        if not 0 <= host_index < instance_type.chips:
-            raise ValueError(f"{instance_type.name} has no device {host_index}: it has {instance_type.chips}, from 0")
-        slot = instance_type.devices[host_index]
+    for index, piece in enumerate(given, start=first_index):
+        if not 0 <= piece.host_index < instance_type.chips:
+            raise ValueError(
+                f"{instance_type.name} has no device {piece.host_index}: it has {instance_type.chips}, from 0"
+            )
         ids = core_ids(chip, logical_neuron_core, device=index)
+        cores = range(len(ids)) if piece.cores is None else sorted(piece.cores)
+        if not cores or len(set(cores)) != len(cores) or not 0 <= cores[0] <= cores[-1] < len(ids):
+            raise ValueError(
+                f"{piece.cores} are not cores of a {chip.title} with logical NeuronCore configuration "
+                f"{logical_neuron_core}: give one or more of 0 to {len(ids) - 1}, each once"
+            )
+        slot = instance_type.devices[piece.host_index]
         devices.append(
             {
                 "index": index,
-                "host_index": host_index,
-                "core_count": len(ids),
-                "core_ids": list(ids),
-                "memory_bytes": chip.memory_bytes,
+                "host_index": piece.host_index,
+                "core_count": len(cores),
+                "core_ids": [ids[core] for core in cores],
+                "memory_bytes": len(cores) * memory,
                 "connected": list(slot.connected) or None,
                 "pci_bdf": slot.pci_bdf,
                 "cpu_affinity": slot.cpu_affinity,

@@ -9,6 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import uvloop
+from neuron_device_model.partitions import OFFERED_DEVICES, PARTITIONS
+
 from . import logging_json
 from .agent import Agent, Settings
 from .errors import AgentError
@@ -32,6 +35,8 @@ def arguments() -> argparse.ArgumentParser:
     for flag, default, text in (
         ("--plugins-dir", "/var/lib/kubelet/plugins", "the kubelet's folder of plugins"),
         ("--registry-dir", "/var/lib/kubelet/plugins_registry", "where the kubelet looks for plugins"),
+        ("--device-plugins-dir", "/var/lib/kubelet/device-plugins", "where the kubelet looks for device plugins"),
+        ("--pod-resources-dir", "/var/lib/kubelet/pod-resources", "where the kubelet says which pod has what"),
         ("--cdi-dir", "/var/run/cdi", "where the container runtime looks for CDI files"),
         ("--state-dir", "/var/lib/neuron-sim", "folder on the node that survives a reboot"),
         ("--run-dir", "/run/neuron-sim", "folder on the node's tmpfs"),
@@ -42,6 +47,18 @@ def arguments() -> argparse.ArgumentParser:
     alone = parser.add_argument_group("without an operator (no CRD is read or written)")
     alone.add_argument("--instance-type", help="offer the devices of this instance type, as trn2.48xlarge")
     alone.add_argument("--logical-neuron-core", type=int, help="default: the chip's")
+    alone.add_argument(
+        "--partitions",
+        choices=PARTITIONS,
+        default=PARTITIONS[0],
+        help="which cores are devices of their own, besides; default: %(default)s",
+    )
+    alone.add_argument(
+        "--devices",
+        choices=OFFERED_DEVICES,
+        default=OFFERED_DEVICES[0],
+        help="chips, the node as a whole, or both; default: %(default)s",
+    )
     alone.add_argument("--sdk-version", help="default: the newest that is known")
     parser.add_argument(
         "--kubeconfig",
@@ -63,6 +80,8 @@ def settings(options: argparse.Namespace) -> Settings:
         driver_name=options.driver_name,
         plugins_dir=options.plugins_dir,
         registry_dir=options.registry_dir,
+        device_plugins_dir=options.device_plugins_dir,
+        pod_resources_dir=options.pod_resources_dir,
         cdi_dir=options.cdi_dir,
         state_dir=options.state_dir,
         run_dir=options.run_dir,
@@ -74,6 +93,8 @@ def settings(options: argparse.Namespace) -> Settings:
             type_name=options.instance_type,
             logical_neuron_core=options.logical_neuron_core,
             sdk_version=options.sdk_version,
+            partitions=options.partitions,
+            devices=options.devices,
         )
         if options.instance_type
         else None,
@@ -96,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments().parse_args(argv)
     logging_json.configure()
     try:
-        asyncio.run(serve(options))
+        uvloop.run(serve(options))
     except (AgentError, OSError) as error:
         log.critical("%s", error)
         return 1

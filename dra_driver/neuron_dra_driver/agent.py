@@ -23,14 +23,28 @@ from typing import Any
 
 from . import health, http_server
 from .checkpoint import Checkpoint
+from .claim_status import ClaimStatus
+from .counter_support import keeps_counters
+from .device_health import device_health
+from .device_plugin_road import DEVICE_PLUGIN, DevicePluginRoad
 from .driver import NodeDriver
 from .errors import AgentError, NodeError
 from .kube import Kube
-from .kubeletplugin import ApiError, KubeletPlugin, Pool, Registration, Slice, SliceController, SliceStatus
+from .kubeletplugin import (
+    ApiError,
+    HealthMonitor,
+    KubeletPlugin,
+    Pool,
+    Registration,
+    Slice,
+    SliceController,
+    SliceStatus,
+)
 from .lock import NodeLock
 from .metrics import Metrics
 from .names import SIMULATED
 from .node import SimulatedNode, from_neuron_node
+from .pod_events import PodEvents
 from .reconcile import reconcile
 from .runtime_tree import RuntimeTrees
 from .status import Readiness, neuron_node_status
@@ -52,6 +66,8 @@ class Settings:
     driver_name: str
     plugins_dir: Path
     registry_dir: Path
+    device_plugins_dir: Path
+    pod_resources_dir: Path
     cdi_dir: Path
     state_dir: Path
     run_dir: Path
@@ -101,6 +117,7 @@ class Agent:
             changed=self._claims_changed,
             metrics=self._metrics,
         )
+        self._health = HealthMonitor()
         self._plugin = KubeletPlugin(
             driver,
             driver_name=settings.driver_name,
@@ -108,8 +125,36 @@ class Agent:
             registry_dir=settings.registry_dir,
             instance=settings.pod_uid,
             on_registration=self._registered,
+            health=self._health,
+        )
+        self._claim_status = ClaimStatus(
+            driver=settings.driver_name,
+            request=kube.request,
+            read_claim=kube.claim,
+            prepared=self._store.prepared,
+            node=self._offered,
+        )
+        self._pod_events = PodEvents(
+            node_name=settings.node_name,
+            request=kube.request,
+            read_claim=kube.claim,
+            prepared=self._store.prepared,
+            node=self._offered,
+            kubelet_listens=lambda: self._health.watchers > 0,
+        )
+        self._road = DevicePluginRoad(
+            node_name=settings.node_name,
+            store=self._store,
+            lock=self._lock,
+            kube=kube,
+            metrics=self._metrics,
+            changed=self._claims_changed,
+            folder=settings.device_plugins_dir,
+            pod_resources=settings.pod_resources_dir / "kubelet.sock",
         )
         self._slices: SliceController | None = None
+        self._counters = True
+        """Whether the API server keeps them; known before the first slice is published."""
         self._node = settings.standalone
         self._problem: NodeError | None = None
         self._known = asyncio.Event()
@@ -148,12 +193,15 @@ class Agent:
                 self._serve_kubelet(),
                 self._forever("slices", self._publish_slices),
                 self._forever("reconcile", self._reconcile),
+                self._forever("claim status", self._claim_status.run),
+                self._forever("pod events", self._pod_events.run),
             ]
             if self._settings.standalone:
                 work += [self._fail_when_refused()]
             else:
                 work += [
                     self._forever("neuron node", self._follow_neuron_node),
+                    self._forever("device plugins", self._road.run),
                     self._forever("status", self._report_status),
                 ]
             tasks = [asyncio.create_task(one) for one in work]
@@ -267,6 +315,9 @@ class Agent:
     # --- slices
 
     async def _publish_slices(self) -> None:
+        self._counters = await keeps_counters(
+            self._kube.request, driver=self._settings.driver_name, node=self._settings.node_name
+        )
         self._slices = SliceController(
             self._kube.slices,
             driver_name=self._settings.driver_name,
@@ -278,12 +329,24 @@ class Agent:
         self._publish()
         await self._slices.run()
 
+    def _offered(self) -> SimulatedNode | None:
+        return self._node if not self._refused else None
+
     def _publish(self) -> None:
-        offered = self._node if not self._refused else None
-        self._metrics.devices.set(len(offered.devices) if offered else 0)
+        node = self._offered()
+        self._metrics.devices.set(len(node.devices) if node else 0)
+        self._health.set(device_health(node) if node else {})
+        self._claim_status.wake()
+        self._pod_events.wake()
+        by_plugin = node is not None and node.resources == DEVICE_PLUGIN
+        self._road.offer(node)
         if self._slices and self._known.is_set():
-            slices = (Slice(devices=tuple(offered.devices.values())),) if offered else ()
-            self._slices.publish(Pool(self._settings.node_name, slices) if slices else None)
+            pages = self._pages(node) if node and not by_plugin else ()
+            self._slices.publish(Pool(self._settings.node_name, pages) if pages else None)
+
+    def _pages(self, node: SimulatedNode) -> tuple[Slice, ...]:
+        offer = node.offer if self._counters else node.offer.without_counters()
+        return tuple(Slice(devices=page.devices, shared_counters=page.counter_sets) for page in offer.pages())
 
     def _slices_changed(self, status: SliceStatus) -> None:
         if status.foreign_slices:
@@ -324,6 +387,8 @@ class Agent:
         self._metrics.quarantined.set(len(self._store.quarantined()))
         self._status_due.set()
         self._serving_due.set()
+        self._claim_status.wake()
+        self._pod_events.wake()
         if self._node is None:
             self._reconcile_due.set()  # the runtime goes with the last claim
 
@@ -343,8 +408,8 @@ class Agent:
                 lock=self._lock,
                 node=self._node,
             )
-            self._metrics.reconciled.labels("removed").inc(done.removed)
-            self._metrics.reconciled.labels("repaired").inc(done.repaired)
+            self._metrics.reconciled["removed"].inc(done.removed)
+            self._metrics.reconciled["repaired"].inc(done.repaired)
             async with self._lock.held():
                 self._store.refresh()
                 if self._known.is_set():
@@ -374,7 +439,26 @@ class Agent:
             return Readiness(
                 True, "Serving", f"the API server dropped fields of the slices: {', '.join(slices.dropped_fields)}"
             )
+        if self._node and self._node.resources == DEVICE_PLUGIN:
+            if self._road.status.registered:
+                return Readiness(True, "Serving", "the kubelet has registered the device plugins")
+            said = self._road.status.message or "not seen yet"
+            return Readiness(False, "NotRegistered", f"the kubelet has not registered the device plugins: {said}")
+        if self._node and self._node.offer.counter_sets and not self._counters:
+            return Readiness(
+                True,
+                "Serving",
+                "whole devices only: the API server drops counters, without which cores, chips and the node would be "
+                "given twice; that needs Kubernetes 1.36 or the feature gate DRAPartitionableDevices",
+            )
         return Readiness(True, "Serving", "the kubelet has registered the driver and the devices are published")
+
+    def _other_road_claims(self) -> int:
+        """What running pods still have by the road that the node does not go any more."""
+        if self._node is None:
+            return 0
+        by_plugin = self._node.resources == DEVICE_PLUGIN
+        return sum((entry.origin == "device-plugin") != by_plugin for entry in self._store.prepared())
 
     async def _report_status(self) -> None:
         reported: dict[str, Any] = {}
@@ -392,6 +476,7 @@ class Agent:
                 readiness=readiness,
                 devices=len(self._node.devices) if self._node and not self._refused else 0,
                 prepared_claims=len(self._store.prepared()),
+                other_road_claims=self._other_road_claims(),
                 quarantined=[path.name for path in self._store.quarantined()],
                 now=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             )

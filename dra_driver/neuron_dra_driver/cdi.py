@@ -1,6 +1,7 @@
 """CDI: how a claim's devices, files and environment reach its containers.
 
-One file per claim, one CDI device per request, since a container may use one request of a claim and not the others.
+One file per claim, one CDI device per request, since a container may use one request of a claim and not the others,
+and one without any content per allocated device, by which the kubelet tells them apart.
 The claim's uid is in every name, because container runtimes cache what a name stands for. The file also carries, as
 annotations, the record of the checkpoint: it is how the claims in use are found again when the checkpoint is lost.
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import Entry, entry_of
+from .config import SIMULATED_VARIABLE
 from .errors import DiskError
 from .files import TEMPORARY, make_directory, remove, write_atomically
 from .names import API_GROUP, SIMULATED
@@ -48,6 +50,8 @@ class RequestEdits:
     """What the containers that use one request get."""
 
     request: str
+    devices: Sequence[str]
+    """The names of the devices that the request got."""
     device_nodes: Sequence[str]
     mounts: Sequence[Mount]
     environment: Mapping[str, str]
@@ -58,9 +62,12 @@ def kind(driver: str) -> str:
     return f"{driver}/claim"
 
 
-def device_id(driver: str, uid: str, request: str) -> str:
-    """The name under which the kubelet asks the runtime for a request's devices."""
-    return f"{kind(driver)}={_device_name(uid, request)}"
+def device_ids(driver: str, uid: str, request: str, device: str) -> tuple[str, str]:
+    """The names under which the kubelet asks the runtime for a device: one of its own, and its request's.
+
+    The kubelet tells devices apart by the first one when it reports their health in the pod's status.
+    """
+    return f"{kind(driver)}={_device_name(uid, request, device)}", f"{kind(driver)}={_device_name(uid, request)}"
 
 
 def build(*, driver: str, entry: Entry, requests: Sequence[RequestEdits]) -> dict[str, Any]:
@@ -83,6 +90,15 @@ def build(*, driver: str, entry: Entry, requests: Sequence[RequestEdits]) -> dic
                 },
             }
             for edits in requests
+        ]
+        + [
+            {
+                "name": _device_name(entry.uid, edits.request, device),
+                # All is in the request's edits, and CDI allows no empty ones.
+                "containerEdits": {"env": [f"{SIMULATED_VARIABLE}=true"]},
+            }
+            for edits in requests
+            for device in edits.devices
         ],
     }
 
@@ -135,5 +151,5 @@ class CdiFolder:
         return self._directory / f"{self._prefix}{uid}.json"
 
 
-def _device_name(uid: str, request: str) -> str:
-    return f"{uid}_{request}"
+def _device_name(*parts: str) -> str:
+    return "_".join(parts)

@@ -15,24 +15,32 @@ which reads what the other one appended, and everything when it replaced the fil
 """
 
 import contextlib
-import json
 import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 from zlib import crc32
+
+import orjson
 
 from .errors import DiskError
 from .files import make_directory, remove, sync_directory, temporary, write_all, write_atomically
+from .holdings import WHOLE_CHIP, Cores, Holdings
 
 FILE_NAME = "checkpoint.jsonl"
 KIND = "neuron-sim-checkpoint"
 VERSION = 1
 
 log = logging.getLogger(__name__)
+
+
+Origin: TypeAlias = Literal["claim", "device-plugin"]
+"""By which road something is given away."""
+
+_CHIP = re.compile(r"neuron-device-([0-9]{1,6})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,10 @@ class HeldDevice:
     pool: str
     device: str
     admin_access: bool = False
+    cores: Cores = ()
+    """What the name meant when the claim was prepared; it may mean other cores by now."""
+    logical_neuron_core: int = 0
+    """0 in the journals of agents that did not write it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,9 @@ class Entry:
     devices: tuple[HeldDevice, ...]
     runtime: str
     """Which runtime tree its containers have mounted."""
+    origin: Origin = "claim"
+    kubelet_ids: tuple[str, ...] = ()
+    """By which ids the kubelet knows what it has given; on the device-plugin road they need not be the devices' own."""
     serial: int = field(default=0, compare=False)
     """Grows with every put: tells whether a claim was prepared again since one looked."""
 
@@ -68,14 +83,22 @@ class Entry:
             "namespace": self.namespace,
             "name": self.name,
             "devices": [
-                {"request": d.request, "pool": d.pool, "device": d.device, "adminAccess": d.admin_access}
+                {
+                    "request": d.request,
+                    "pool": d.pool,
+                    "device": d.device,
+                    "adminAccess": d.admin_access,
+                    "cores": d.cores,
+                    "logicalNeuronCore": d.logical_neuron_core,
+                }
                 for d in self.devices
             ],
             "runtime": self.runtime,
-        }
+            "origin": self.origin,
+        } | ({"kubeletIDs": self.kubelet_ids} if self.kubelet_ids else {})
 
 
-def entry_of(record: Mapping[str, Any], *, serial: int = 0) -> Entry:
+def entry_of(record: Mapping[str, Any]) -> Entry:
     """Read what `Entry.as_record` gave; raises KeyError, TypeError or AttributeError when it is something else."""
     return Entry(
         uid=record["uid"],
@@ -87,12 +110,26 @@ def entry_of(record: Mapping[str, Any], *, serial: int = 0) -> Entry:
                 pool=device["pool"],
                 device=device["device"],
                 admin_access=device.get("adminAccess", False),
+                cores=_cores(device),
+                logical_neuron_core=device.get("logicalNeuronCore", 0),
             )
             for device in record["devices"]
         ),
         runtime=record.get("runtime", ""),
-        serial=serial,
+        origin=record.get("origin", "claim"),
+        kubelet_ids=tuple(record.get("kubeletIDs", ())),
     )
+
+
+def _cores(device: Mapping[str, Any]) -> Cores:
+    """The cores of a record's device. Agents that did not write them gave away whole chips only."""
+    if "cores" not in device:
+        chip = _CHIP.fullmatch(device["device"])
+        return ((int(chip[1]), WHOLE_CHIP),) if chip else ()
+    cores = [tuple(pair) for pair in device["cores"]]
+    if any([type(number) for number in pair] != [int, int] for pair in cores):
+        raise TypeError("cores are pairs of numbers")
+    return tuple((chip, mask) for chip, mask in cores)
 
 
 class _Unreadable(Exception):
@@ -106,10 +143,12 @@ class _Unreadable(Exception):
 class Checkpoint:
     """The journal of one node's driver, in a directory of its own. See the module."""
 
-    def __init__(self, directory: Path, *, compact_after: int = 256) -> None:
+    def __init__(self, directory: Path, *, compact_after: int = 1024) -> None:
         self.path = directory / FILE_NAME
+        self._name = str(self.path)
         self._compact_after = compact_after
         self._entries: dict[str, Entry] = {}
+        self.holdings = Holdings()
         self._lines: dict[str, bytes] = {}
         self._descriptor: int | None = None
         self._identity = (0, 0)
@@ -124,15 +163,18 @@ class Checkpoint:
 
     def quarantined(self) -> list[Path]:
         """The files that were put aside; a person removes them."""
-        return sorted(self.path.parent.glob(f"{FILE_NAME}.corrupt-*")) + sorted(
-            self.path.parent.glob(f"{FILE_NAME}.newer-*")
-        )
+        aside = (f"{FILE_NAME}.corrupt-", f"{FILE_NAME}.newer-")
+        try:
+            names = os.listdir(self.path.parent)  # noqa: PTH208 - asked for after every call, and globbing is slow
+        except OSError:
+            return []
+        return [self.path.with_name(name) for name in sorted(names) if name.startswith(aside)]
 
     def refresh(self) -> bool:
         """Read what others wrote; true when that meant to begin from the start of a file."""
         try:
             try:
-                found = self.path.stat()
+                found = os.stat(self._name)  # noqa: PTH116 - asked for in every call
             except FileNotFoundError:
                 self._begin({})
                 return True
@@ -150,11 +192,13 @@ class Checkpoint:
 
     def put(self, entry: Entry) -> None:
         """Note that a claim is prepared; on disk when this returns."""
-        self._append({"op": "put", **entry.as_record()})
+        line = self._append({"op": "put", **entry.as_record()})
+        self._put(entry, line)
 
     def delete(self, uid: str) -> None:
         """Note that a claim is not prepared any more; on disk when this returns."""
         self._append({"op": "del", "uid": uid})
+        self._delete(uid)
         if self._garbage > self._compact_after and self._garbage > 4 * len(self._entries):
             try:
                 self._begin(dict(self._lines))
@@ -176,7 +220,7 @@ class Checkpoint:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _append(self, record: Mapping[str, Any]) -> None:
+    def _append(self, record: Mapping[str, Any]) -> bytes:
         assert self._descriptor is not None, "refresh comes first"
         line = _line(record)
         try:
@@ -190,13 +234,13 @@ class Checkpoint:
                 raise
         except OSError as error:
             raise DiskError(self.path, error) from error
-        self._take(line)
         self._size += len(line)
+        return line
 
     def _begin(self, lines: Mapping[str, bytes]) -> None:
         """Write a new file with these records and go on with it."""
         make_directory(self.path.parent)
-        header = json.dumps({"kind": KIND, "version": VERSION}, separators=(",", ":")).encode()
+        header = orjson.dumps({"kind": KIND, "version": VERSION})
         write_atomically(self.path, b"".join([header, b"\n", *lines.values()]), sync=True)
         self._load()
 
@@ -207,6 +251,7 @@ class Checkpoint:
         self._identity = (found.st_dev, found.st_ino)
         self._size = self._garbage = 0
         self._entries, self._lines = {}, {}
+        self.holdings.clear()
         self._replay()
         with contextlib.suppress(FileNotFoundError):
             temporary(self.path).unlink()
@@ -234,19 +279,26 @@ class Checkpoint:
         """Apply one record."""
         record = _record(line)
         try:
-            uid = record["uid"]
             if record["op"] == "put":
-                self._serial += 1
-                self._garbage += uid in self._entries
-                self._entries[uid] = entry_of(record, serial=self._serial)
-                self._lines[uid] = line
+                self._put(entry_of(record), line)
             elif record["op"] == "del":
-                self._garbage += 1 + (self._entries.pop(uid, None) is not None)
-                self._lines.pop(uid, None)
+                self._delete(record["uid"])
             else:
                 raise _Unreadable("corrupt", f"unknown operation {record['op']!r}")
         except (KeyError, TypeError, AttributeError) as error:
             raise _Unreadable("corrupt", f"a record lacks what this version needs ({error!r})") from error
+
+    def _put(self, entry: Entry, line: bytes) -> None:
+        self._serial += 1
+        self._garbage += entry.uid in self._entries
+        self._entries[entry.uid] = replace(entry, serial=self._serial)
+        self._lines[entry.uid] = line
+        self.holdings.put(entry.uid, entry.devices)
+
+    def _delete(self, uid: str) -> None:
+        self._garbage += 1 + (self._entries.pop(uid, None) is not None)
+        self._lines.pop(uid, None)
+        self.holdings.drop(uid)
 
     def _quarantine(self, problem: _Unreadable) -> None:
         """Put the file aside and begin a new one."""
@@ -273,7 +325,7 @@ def _free_name(path: Path, trace: str) -> Path:
 
 def _check_header(line: bytes) -> None:
     try:
-        header = json.loads(line)
+        header = orjson.loads(line)
         kind, version = header["kind"], header["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise _Unreadable("corrupt", "its first line is not a header") from error
@@ -286,7 +338,7 @@ def _check_header(line: bytes) -> None:
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
-    content = json.dumps(record, separators=(",", ":")).encode()
+    content = orjson.dumps(record)
     return b"%08x %s\n" % (crc32(content), content)
 
 
@@ -295,7 +347,7 @@ def _record(line: bytes) -> Mapping[str, Any]:
     if not match or int(match[1], 16) != crc32(match[2]):
         raise _Unreadable("corrupt", "a record's checksum does not fit")
     try:
-        record = json.loads(match[2])
+        record = orjson.loads(match[2])
     except ValueError as error:
         raise _Unreadable("corrupt", "a record is not JSON") from error
     if not isinstance(record, dict):

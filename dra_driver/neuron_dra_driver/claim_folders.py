@@ -5,17 +5,26 @@ its files, so that what is rendered again later reaches those that run.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from .core_files import CORES, lay_cores
 from .errors import DiskError
 from .files import make_directory, remove_tree, write_atomically
 
 VIEW = "view.json"
 METADATA = "metadata.json"
 
-Files = Mapping[str, Mapping[str, bytes]]
-"""Content by file name, by request."""
+
+@dataclass(frozen=True, slots=True)
+class RequestFiles:
+    """What is in the folder of a request."""
+
+    view: bytes
+    metadata: bytes
+    cores: Sequence[int]
+    """By their numbers in the container."""
 
 
 class ClaimFolders:
@@ -28,13 +37,14 @@ class ClaimFolders:
         """The folder of one request."""
         return self._directory / uid / request
 
-    def write(self, uid: str, files: Files) -> None:
-        """Write the files of a claim's requests."""
-        for request, contents in files.items():
+    def write(self, uid: str, requests: Mapping[str, RequestFiles]) -> None:
+        """Write the files of a claim's requests. The view comes last, for it tells of the cores."""
+        for request, files in requests.items():
             folder = self.path(uid, request)
             make_directory(folder)
-            for name, content in contents.items():
-                write_atomically(folder / name, content)
+            lay_cores(folder, files.cores)
+            write_atomically(folder / METADATA, files.metadata)
+            write_atomically(folder / VIEW, files.view)
 
     def remove(self, uid: str) -> None:
         """Remove everything of a claim."""
@@ -48,7 +58,7 @@ class ClaimFolders:
     def has(self, uid: str, request: str) -> bool:
         """Whether a request's files are there."""
         folder = self.path(uid, request)
-        return (folder / VIEW).exists() and (folder / METADATA).exists()
+        return all((folder / name).exists() for name in (VIEW, METADATA, CORES))
 
     def claims(self) -> set[str]:
         """The uids that have a folder."""

@@ -1,15 +1,18 @@
 """What of a ResourceClaim this node has to prepare. Pure: a claim in, an allocation or a sentence out.
 
 A claim is read as the API server gives it (`resource.k8s.io/v1`, a plain dict). Only results of our driver in this
-node's pool count: a claim may also hold devices of other drivers, which are theirs to prepare.
+node's pool count: a claim may also hold devices of other drivers, which are theirs to prepare. What the names of the
+devices mean is not asked here but in `grants`, because it depends on what the node is.
+
+Whoever gives devices away by another road than claims makes an allocation, too, under a uid of its own making.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from neuron_device_model.advertise import device_index
-
+from .checkpoint import Origin
+from .config import UNCONFIGURED, RequestConfig, configurations, for_request
 from .errors import ClaimError
 from .names import EXTENDED_RESOURCE_CLAIM, POD_CLAIM_NAME
 
@@ -26,21 +29,17 @@ class AllocatedDevice:
     admin_access: bool = False
     share_id: str | None = None
 
-    @property
-    def index(self) -> int:
-        """The device's number on its host."""
-        return device_index(self.name)
-
 
 @dataclass(frozen=True, slots=True)
 class AllocatedRequest:
-    """The devices that one request of a claim got, in the order of their host numbers."""
+    """The devices that one request of a claim got: chips, cores or the whole node, in any order."""
 
     name: str
     """The request's base name, without the chosen alternative: what containers refer to."""
-    first_index: int
-    """The number in the container of its first device."""
     devices: tuple[AllocatedDevice, ...]
+    config: RequestConfig = UNCONFIGURED
+    user: str = ""
+    """Requests of one user number their devices on; every other user's numbers begin at 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,12 @@ class Allocation:
     requests: tuple[AllocatedRequest, ...]
     pod_claim_name: str | None = None
     """The entry of `pod.spec.resourceClaims` when the claim was made from a template."""
+    origin: Origin = "claim"
+    kubelet_ids: tuple[str, ...] = ()
+    """On the device-plugin road: the ids that the kubelet handed out, to know them by when they are free again."""
+
+    def __str__(self) -> str:
+        return f"{'claim ' if self.origin == 'claim' else ''}{self.namespace}/{self.name}"
 
     @property
     def devices(self) -> tuple[AllocatedDevice, ...]:
@@ -84,13 +89,16 @@ def allocation_on(claim: Claim, *, uid: str, driver: str, pool: str) -> Allocati
             f"{what} is allocated in pool {pools} and not on node {pool}: delete the pod, so that it is scheduled "
             "where its devices are"
         )
-    _refuse_configuration(devices, what=what, driver=driver)
+    try:
+        requests = _requests(claim, here, driver=driver)
+    except ClaimError as error:
+        raise ClaimError(f"{what}: {error}") from error
     return Allocation(
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=uid,
         pool=pool,
-        requests=_requests(claim, here),
+        requests=requests,
         pod_claim_name=(metadata.get("annotations") or {}).get(POD_CLAIM_NAME),
     )
 
@@ -100,19 +108,8 @@ def base_name(request: str) -> str:
     return request.partition("/")[0]
 
 
-def _refuse_configuration(devices: Mapping[str, Any], *, what: str, driver: str) -> None:
-    for config in devices.get("config") or []:
-        opaque = config.get("opaque") or {}
-        if opaque.get("driver") == driver:
-            kind = (opaque.get("parameters") or {}).get("kind", "opaque parameters")
-            where = "its DeviceClass" if config.get("source") == "FromClass" else "its spec.devices.config"
-            raise ClaimError(
-                f"{what} carries {kind} for driver {driver}, which this version of the simulated driver does not "
-                f"support yet: remove the entry from {where}"
-            )
-
-
-def _requests(claim: Claim, results: list[Mapping[str, Any]]) -> tuple[AllocatedRequest, ...]:
+def _requests(claim: Claim, results: list[Mapping[str, Any]], *, driver: str) -> tuple[AllocatedRequest, ...]:
+    configured = configurations(claim, driver=driver)
     granted: dict[str, list[AllocatedDevice]] = {}
     for name in (request["name"] for request in claim["spec"]["devices"].get("requests") or []):
         granted[name] = []
@@ -124,26 +121,22 @@ def _requests(claim: Claim, results: list[Mapping[str, Any]]) -> tuple[Allocated
             share_id=result.get("shareID"),
         )
         granted.setdefault(base_name(device.request), []).append(device)
-    restart = EXTENDED_RESOURCE_CLAIM in (claim["metadata"].get("annotations") or {})
-    requests: list[AllocatedRequest] = []
-    following = 0
-    for name, devices in granted.items():
-        if devices:
-            devices.sort(key=_host_index)
-            # A claim that the scheduler made for a pod's extended resources has a request per container.
-            first = 0 if restart else following
-            requests.append(AllocatedRequest(name=name, first_index=first, devices=tuple(devices)))
-            following += len(devices)
-    return tuple(requests)
+    extended = EXTENDED_RESOURCE_CLAIM in (claim["metadata"].get("annotations") or {})
+    return tuple(
+        AllocatedRequest(
+            name=name,
+            devices=tuple(devices),
+            config=for_request(devices[0].request, configured),
+            user=_container(name) if extended else "",
+        )
+        for name, devices in granted.items()
+        if devices
+    )
 
 
-def _host_index(device: AllocatedDevice) -> int:
-    try:
-        return device.index
-    except ValueError as error:
-        raise ClaimError(
-            f"device {device.name} is not one that this driver offers: delete the pod, so that it is scheduled again"
-        ) from error
+def _container(request: str) -> str:
+    """Whom a request of a claim for extended resources is for: the scheduler calls it `container-0-request-1`."""
+    return request.partition("-request-")[0]
 
 
 def still_holds(claim: Claim | None, *, uid: str, driver: str, pool: str, devices: frozenset[str]) -> bool:

@@ -5,34 +5,34 @@ Nothing in Kubernetes writes it but the driver. Path and content follow the devi
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from .claims import AllocatedRequest, Allocation
+from .claims import AllocatedDevice, Allocation
 
 ROOT = PurePosixPath("/var/run/kubernetes.io/dra-device-attributes")
 VERSIONS = ("v1beta1", "v1alpha1")
 
 
-def container_path(allocation: Allocation, request: AllocatedRequest, *, driver: str) -> str:
+def container_path(allocation: Allocation, request: str, *, driver: str) -> str:
     """Where a container finds the metadata of a request."""
     owner = (
         PurePosixPath("resourceclaimtemplates", allocation.pod_claim_name)
         if allocation.pod_claim_name
         else PurePosixPath("resourceclaims", allocation.name)
     )
-    return str(ROOT / owner / request.name / f"{driver}-metadata.json")
+    return str(ROOT / owner / request / f"{driver}-metadata.json")
 
 
 def content(
     allocation: Allocation,
-    request: AllocatedRequest,
+    devices: Sequence[AllocatedDevice],
     *,
     driver: str,
-    devices: Mapping[str, Mapping[str, Any]],
+    offered: Mapping[str, Mapping[str, Any]],
 ) -> bytes:
-    """The file of one request; `devices` is what the node offers, by name."""
+    """The file of one request: its devices, and what the node says about those that it offers."""
     body: dict[str, Any] = {
         "metadata": {
             "name": allocation.name,
@@ -45,15 +45,15 @@ def content(
         body["podClaimName"] = allocation.pod_claim_name
     body["requests"] = [
         {
-            "name": request.devices[0].request,
+            "name": devices[0].request,
             "devices": [
                 {
                     "driver": driver,
                     "pool": allocation.pool,
                     "name": device.name,
-                    "attributes": devices[device.name].get("attributes", {}),
+                    "attributes": offered.get(device.name, {}).get("attributes", {}),
                 }
-                for device in request.devices
+                for device in devices
             ],
         }
     ]

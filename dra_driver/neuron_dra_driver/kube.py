@@ -2,29 +2,30 @@
 
 The ClusterRole that they need:
 
-    resource.k8s.io   resourceclaims        get
+    resource.k8s.io   resourceclaims        get list watch
     resource.k8s.io   resourceslices        list watch create update delete
     core              nodes                 get
     neuron-sim.dev    neuronnodes           list watch      (not when it runs alone)
     neuron-sim.dev    neuronnodes/status    patch           (not when it runs alone)
 
 Kubernetes clients drop fields that are newer than their models, and the small ones know neither bookmarks nor
-preconditions, so these few calls are plain HTTP. lightkube reads kubeconfig files, and is imported only then: with its
-models it takes 5 MiB, and every node runs an agent.
+preconditions, so these few calls are plain HTTP. `http_client` says why even that is our own.
 """
 
-import json
+import contextlib
 import os
 import ssl
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlencode
 
-import httpx2
+import orjson
 
 from .errors import AgentError
-from .kubeletplugin import ApiError, SliceObject
+from .http_client import Access, HttpClient, Stream
+from .kubeletplugin import ApiError, RestSlices
 from .names import API_GROUP, API_VERSION
 
 TIMEOUT = 10.0
@@ -34,7 +35,8 @@ patience of the slice controller, which starts over without calling it an error.
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
-CLAIMS = "/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims/{name}"
+CLAIM = "/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims/{name}"
+CLAIMS = "/apis/resource.k8s.io/v1/resourceclaims"
 SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 NEURON_NODES = f"/apis/{API_GROUP}/{API_VERSION}/neuronnodes"
 
@@ -42,11 +44,11 @@ Object = dict[str, Any]
 
 
 class Kube:
-    """One connection pool to the API server. Raises ApiError when the server refuses, anything else is an outage."""
+    """One connection pool to the API server; implements `kubeletplugin.ApiServer`."""
 
     def __init__(self, kubeconfig: Path | None = None) -> None:
-        self._http = _from_file(kubeconfig) if kubeconfig else _in_cluster(os.environ)
-        self.slices = Slices(self)
+        self._http = HttpClient(_from_file(kubeconfig) if kubeconfig else _in_cluster(os.environ))
+        self.slices = RestSlices(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,16 +56,31 @@ class Kube:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.aclose()
+        self._http.close()
 
     async def claim(self, namespace: str, name: str) -> Object | None:
         """A ResourceClaim as it is now."""
         try:
-            return await self.request("GET", CLAIMS.format(namespace=namespace, name=name))
+            return await self.request("GET", CLAIM.format(namespace=namespace, name=name))
         except ApiError as error:
             if error.status == 404:
                 return None
             raise
+
+    async def claims(self, *, page: int = 200) -> AsyncGenerator[tuple[list[Object], str], None]:
+        """All ResourceClaims with the list's version, in pages: as a whole they may be many megabytes."""
+        params = {"limit": str(page)}
+        while True:
+            found = await self.request("GET", CLAIMS, params=params)
+            metadata = found["metadata"]
+            yield found.get("items") or [], metadata["resourceVersion"]
+            if not metadata.get("continue"):
+                return
+            params["continue"] = metadata["continue"]
+
+    def follow_claims(self, version: str) -> contextlib.AbstractAsyncContextManager[Stream]:
+        """The changes of all ResourceClaims after a version."""
+        return self.stream(CLAIMS, params={"resourceVersion": version})
 
     async def node_uid(self, name: str) -> str:
         """The uid of a Node."""
@@ -106,104 +123,67 @@ class Kube:
         content_type: str = "application/json",
     ) -> Object:
         """One call, one answer."""
-        answer = await self._http.request(
+        status, content = await self._http.request(
             method,
-            path,
-            params=params,
-            content=None if body is None else json.dumps(body).encode(),
-            headers={} if body is None else {"Content-Type": content_type},
+            path + (f"?{urlencode(params)}" if params else ""),
+            body=None if body is None else orjson.dumps(body),
+            content_type=content_type,
+            timeout=TIMEOUT,
         )
-        if answer.is_error:
-            raise _error(answer.status_code, answer.content)
-        found: Object = json.loads(answer.content)
+        if status >= 300:
+            raise _error(status, content)
+        found: Object = orjson.loads(content)
         return found
 
     async def watch(self, path: str, *, params: Mapping[str, str]) -> AsyncGenerator[tuple[str, Object], None]:
         """Events as they come."""
-        async with self._http.stream(
-            "GET",
-            path,
-            params={**params, "watch": "true", "allowWatchBookmarks": "true"},
-            timeout=httpx2.Timeout(TIMEOUT, read=SILENCE),
-        ) as answer:
-            if answer.is_error:
-                raise _error(answer.status_code, await answer.aread())
-            async for line in answer.aiter_lines():
-                event = json.loads(line)
+        async with self.stream(path, params=params) as stream:
+            async for line in stream.lines(silence=SILENCE):
+                event = orjson.loads(line)
                 yield event["type"], event["object"]
 
-
-class Slices:
-    """ResourceSlices; implements `kubeletplugin.SliceClient`."""
-
-    def __init__(self, kube: Kube) -> None:
-        self._kube = kube
-
-    async def list(self, *, field_selector: str) -> tuple[list[SliceObject], str]:
-        """All that match, and the list's version."""
-        found = await self._kube.request("GET", SLICES, params={"fieldSelector": field_selector})
-        return found.get("items") or [], found["metadata"]["resourceVersion"]
-
-    def watch(self, *, field_selector: str, resource_version: str) -> AsyncGenerator[tuple[str, SliceObject], None]:
-        """Events after a version."""
-        return self._kube.watch(SLICES, params={"fieldSelector": field_selector, "resourceVersion": resource_version})
-
-    async def create(self, body: SliceObject) -> SliceObject:
-        """Make a slice."""
-        return await self._kube.request("POST", SLICES, body=body)
-
-    async def replace(self, body: SliceObject) -> SliceObject:
-        """Write a slice that nobody wrote since it was read."""
-        return await self._kube.request("PUT", f"{SLICES}/{body['metadata']['name']}", body=body)
-
-    async def delete(self, name: str, *, uid: str, resource_version: str) -> None:
-        """Delete a slice that nobody wrote since it was read."""
-        preconditions = {"uid": uid, "resourceVersion": resource_version}
-        await self._kube.request("DELETE", f"{SLICES}/{name}", body={"preconditions": preconditions})
+    @contextlib.asynccontextmanager
+    async def stream(self, path: str, *, params: Mapping[str, str]) -> AsyncIterator[Stream]:
+        """A watch as it is on the wire, an event per line."""
+        query = urlencode({**params, "watch": "true", "allowWatchBookmarks": "true"})
+        async with self._http.stream(f"{path}?{query}", timeout=TIMEOUT) as stream:
+            if stream.status >= 300:
+                raise _error(stream.status, await stream.content())
+            yield stream
 
 
-class ServiceAccountToken(httpx2.Auth):
+class ServiceAccountToken:
     """The pod's token; the kubelet replaces it about every hour, so it is read for every call."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
-        """Sign a request."""
-        request.headers["Authorization"] = f"Bearer {self._path.read_text().strip()}"
-        yield request
+    async def header(self) -> str:
+        """The Authorization header."""
+        return f"Bearer {self._path.read_text().strip()}"
 
 
-def _in_cluster(environment: Mapping[str, str], secrets: Path = SERVICE_ACCOUNT) -> httpx2.AsyncClient:
+def _in_cluster(environment: Mapping[str, str], secrets: Path = SERVICE_ACCOUNT) -> Access:
     try:
         host, port = environment["KUBERNETES_SERVICE_HOST"], environment["KUBERNETES_SERVICE_PORT"]
     except KeyError:
         raise AgentError("this is no pod of a cluster: give --kubeconfig") from None
-    return httpx2.AsyncClient(
-        base_url=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
-        verify=ssl.create_default_context(cafile=secrets / "ca.crt"),
-        auth=ServiceAccountToken(secrets / "token"),
-        timeout=httpx2.Timeout(TIMEOUT),
-        trust_env=False,
+    return Access(
+        url=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
+        tls=ssl.create_default_context(cafile=str(secrets / "ca.crt")),
+        authorization=ServiceAccountToken(secrets / "token").header,
     )
 
 
-def _from_file(kubeconfig: Path) -> httpx2.AsyncClient:
-    from lightkube.config.client_adapter import AsyncClient, ConnectionParams
-    from lightkube.config.kubeconfig import KubeConfig
-    from lightkube.core.exceptions import ConfigError
+def _from_file(path: Path) -> Access:
+    from . import kubeconfig
 
-    try:
-        config = KubeConfig.from_file(kubeconfig).get()
-        assert config, "there is one, or get raises"
-        return AsyncClient(config, ConnectionParams(timeout=httpx2.Timeout(TIMEOUT)))
-    except (ConfigError, KeyError) as error:
-        raise AgentError(f"kubeconfig {kubeconfig} cannot be used: {error}") from error
+    return kubeconfig.read(path)
 
 
 def _error(status: int, content: bytes) -> ApiError:
     try:
-        message = json.loads(content)["message"]
+        message = orjson.loads(content)["message"]
     except (ValueError, KeyError, TypeError):
         message = content.decode(errors="replace")[:500]
     return ApiError(status, message)

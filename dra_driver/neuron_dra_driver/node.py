@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuron_device_model import identity
-from neuron_device_model.advertise import chip_devices
+from neuron_device_model.advertise import Offer, offer
 from neuron_device_model.catalog import (
     DEFAULT_SDK_VERSION,
     InstanceType,
@@ -18,6 +18,8 @@ from neuron_device_model.catalog import (
     instance_type,
     sdk_release,
 )
+from neuron_device_model.faults import Fault
+from neuron_device_model.partitions import Part, part
 
 from .errors import NodeError
 from .names import version
@@ -33,12 +35,27 @@ class SimulatedNode:
     sdk: SdkRelease
     driver_version: str
     instance_id: str
+    partitions: str
+    """Which cores are devices of their own: none, logical or physical."""
+    devices_offered: str
+    """chips, node or both."""
+    resources: str
+    """By which road they are given away: DRA or DevicePlugin."""
+    faults: tuple[Fault, ...]
+    """What is broken; the devices that it hits carry its taint."""
+    offer: Offer
     devices: Mapping[str, Mapping[str, Any]]
-    """What it offers: DRA devices (resource.k8s.io/v1) by name, in the order of their numbers."""
+    """The offer's devices (resource.k8s.io/v1) by name, in their order."""
+    parts: Mapping[str, Part]
+    """The hardware behind each of them."""
+
+    def part(self, name: str) -> Part:
+        """What a device's name means here, whether or not it is offered; raises UnknownDevice."""
+        return self.parts.get(name) or part(name, self.instance_type, logical_neuron_core=self.logical_neuron_core)
 
 
 def from_neuron_node(neuron_node: Mapping[str, Any]) -> SimulatedNode:
-    """What the operator decided for this node."""
+    """What the operator decided for this node. Objects of earlier operators have whole chips, over DRA."""
     spec = neuron_node["spec"]
     return _resolve(
         name=neuron_node["metadata"]["name"],
@@ -48,11 +65,33 @@ def from_neuron_node(neuron_node: Mapping[str, Any]) -> SimulatedNode:
         driver_version=spec.get("driverVersion"),
         instance_id=spec.get("instanceID"),
         network_nodes=spec.get("networkNodes") or (),
+        partitions=spec.get("partitions") or "none",
+        devices=spec.get("devices") or "chips",
+        resources=spec.get("resources") or "DRA",
+        faults=tuple(_fault(fault) for fault in spec.get("faults") or ()),
+    )
+
+
+def _fault(fault: Mapping[str, Any]) -> Fault:
+    return Fault(
+        name=fault["name"],
+        type=fault["type"],
+        chip=fault.get("chip"),
+        core=fault.get("core"),
+        effect=fault["effect"],
+        message=fault.get("message") or "",
+        since=fault["since"],
     )
 
 
 def standalone(
-    *, name: str, type_name: str, logical_neuron_core: int | None = None, sdk_version: str | None = None
+    *,
+    name: str,
+    type_name: str,
+    logical_neuron_core: int | None = None,
+    sdk_version: str | None = None,
+    partitions: str = "none",
+    devices: str = "chips",
 ) -> SimulatedNode:
     """A node without an operator; its identity follows from its name, so that restarts do not change it."""
     return _resolve(
@@ -63,6 +102,10 @@ def standalone(
         driver_version=None,
         instance_id=None,
         network_nodes=[identity.network_node(f"layer {layer}") for layer in (1, 2, 3)],
+        partitions=partitions,
+        devices=devices,
+        resources="DRA",
+        faults=(),
     )
 
 
@@ -75,6 +118,10 @@ def _resolve(
     driver_version: str | None,
     instance_id: str | None,
     network_nodes: Sequence[str],
+    partitions: str,
+    devices: str,
+    resources: str,
+    faults: tuple[Fault, ...],
 ) -> SimulatedNode:
     try:
         kind = instance_type(type_name)
@@ -91,9 +138,20 @@ def _resolve(
             "InvalidLogicalNeuronCore", f"logicalNeuronCore {lnc} is not possible on {type_name}: set it to {allowed}"
         )
     driver = driver_version or sdk.driver_version
-    devices = chip_devices(
-        kind, sdk=sdk, driver_version=driver, dra_driver_version=version(), network_nodes=network_nodes
-    )
+    try:
+        offered = offer(
+            kind,
+            sdk=sdk,
+            driver_version=driver,
+            dra_driver_version=version(),
+            network_nodes=network_nodes,
+            logical_neuron_core=lnc,
+            partitions=partitions,
+            devices=devices,
+            faults=faults,
+        )
+    except ValueError as error:
+        raise NodeError("InvalidOffer", str(error)) from error
     return SimulatedNode(
         name=name,
         instance_type=kind,
@@ -101,5 +159,11 @@ def _resolve(
         sdk=sdk,
         driver_version=driver,
         instance_id=instance_id or identity.instance_id(name),
-        devices={device["name"]: device for device in devices},
+        partitions=partitions,
+        devices_offered=devices,
+        resources=resources,
+        faults=faults,
+        offer=offered,
+        devices={device["name"]: device for device in offered.devices},
+        parts={device["name"]: part(device["name"], kind, logical_neuron_core=lnc) for device in offered.devices},
     )

@@ -2,7 +2,7 @@
 
 Needed when the kubelet will never ask: a kill left something of a claim that went away meanwhile, the checkpoint was
 lost, somebody removed files. Runs when the agent starts and every few minutes. While the API server does not answer,
-everything stays as it is.
+everything stays as it is, and so does what was given away by another road, of which it knows nothing.
 """
 
 import logging
@@ -34,7 +34,7 @@ async def reconcile(
     """Remove what no claim stands behind, and render anew what is incomplete."""
     async with lock.held():
         store.refresh()
-        traces = store.traces()
+        traces = [trace for trace in store.traces() if trace.entry is None or trace.entry.origin == "claim"]
     removed = repaired = unknown = 0
     for trace in traces:
         try:

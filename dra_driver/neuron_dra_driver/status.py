@@ -27,6 +27,7 @@ def neuron_node_status(
     readiness: Readiness,
     devices: int,
     prepared_claims: int,
+    other_road_claims: int,
     quarantined: Sequence[str],
     now: str,
 ) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def neuron_node_status(
         "draDriverVersion": version(),
         "devices": devices,
         "preparedClaims": prepared_claims,
+        "otherRoadClaims": other_road_claims,
         "conditions": conditions,
     }
 

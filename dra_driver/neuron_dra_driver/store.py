@@ -16,7 +16,8 @@ from .cdi import CdiFolder
 from .checkpoint import Checkpoint, Entry
 from .claim_folders import ClaimFolders
 from .claims import Allocation, base_name
-from .errors import AgentError, DeviceHeld, DiskError
+from .errors import AgentError, ClaimError, DeviceHeld, DiskError
+from .grants import Grant, grant, is_of
 from .kubeletplugin import PreparedDevice
 from .node import SimulatedNode
 from .rendering import render
@@ -62,34 +63,30 @@ class ClaimStore:
         """Checkpoints that could not be read and were put aside."""
         return self._checkpoint.quarantined()
 
-    def holders(self, allocation: Allocation) -> list[Entry]:
-        """Other claims that are prepared with a device of this one. Admin access shares by definition."""
-        wanted = {device.name for device in allocation.devices if not device.admin_access}
-        return [
-            entry
-            for entry in self._checkpoint.entries.values()
-            if entry.uid != allocation.uid
-            and any(held.device in wanted and not held.admin_access for held in entry.devices)
-        ]
+    def holders(self, allocation: Allocation, node: SimulatedNode) -> list[Entry]:
+        """Other prepared claims that stand in this one's way: by a core of it, or by another LNC on one of its chips.
+
+        Only those that the API server knows; it has nothing to say about what was given away by another road.
+        """
+        try:
+            wanted = grant(allocation, node, before=self._same(allocation))
+        except ClaimError:
+            return []  # `prepare` will say why
+        holdings, entries = self._checkpoint.holdings, self._checkpoint.entries
+        uids = dict.fromkeys(holdings.with_cores_of(allocation.uid, wanted.shares))
+        uids |= dict.fromkeys(holdings.at_odds_with(allocation.uid, wanted.shares))
+        return [entries[uid] for uid in uids if entries[uid].origin == "claim"]
 
     def prepare(
         self, allocation: Allocation, node: SimulatedNode, *, released: Collection[str] = ()
     ) -> tuple[PreparedDevice, ...]:
         """Prepare a claim, or leave nothing of it. `released`: holders that the API server knows to be gone."""
-        for holder in self.holders(allocation):
-            if holder.uid not in released:
-                raise DeviceHeld(
-                    f"claim {allocation.namespace}/{allocation.name} is given devices that are still prepared for "
-                    f"claim {holder} (uid {holder.uid}) on this node: they are free once that claim's last pod has "
-                    "ended here, and the kubelet then tries again"
-                )
-            log.info("claim %s is gone and its devices are given anew", holder, extra={"claim_uid": holder.uid})
-            self.unprepare(holder.uid)
-        rendering = render(allocation, node, driver=self._driver, folders=self._folders, tree=self._trees.ensure())
+        again = self._same(allocation)
+        granted = grant(allocation, node, before=again)
+        self._make_way(granted, released)
+        rendering = render(granted, node, driver=self._driver, folders=self._folders, tree=self._trees.ensure())
         uid = allocation.uid
-        before = self._checkpoint.entries.get(uid)
-        again = before is not None and before.devices == rendering.entry.devices
-        if before and not again:
+        if not again and uid in self._checkpoint.entries:
             self.unprepare(uid)
         try:
             self._folders.write(uid, rendering.files)
@@ -147,9 +144,43 @@ class ClaimStore:
         """Let go of the checkpoint's file."""
         self._checkpoint.close()
 
+    def _same(self, allocation: Allocation) -> Entry | None:
+        """The record of a claim that is prepared with this allocation already."""
+        entry = self._checkpoint.entries.get(allocation.uid)
+        return entry if entry and is_of(entry, allocation) else None
+
+    def _make_way(self, granted: Grant, released: Collection[str]) -> None:
+        """Unprepare the claims in this one's way that are gone; a ClaimError names one that is not."""
+        allocation, entries = granted.allocation, self._checkpoint.entries
+        holding = self._checkpoint.holdings.with_cores_of(allocation.uid, granted.shares)
+        for holder in [entries[uid] for uid in holding]:
+            if holder.uid not in released:
+                raise DeviceHeld(
+                    f"{allocation} is given devices that are still prepared for {_owner(holder)} (uid {holder.uid}) "
+                    "on this node: they are free once its last pod has ended here, and the kubelet then tries again"
+                )
+            log.info("claim %s is gone and its devices are given anew", holder, extra={"claim_uid": holder.uid})
+            self.unprepare(holder.uid)
+        for uid, (chip, theirs) in self._checkpoint.holdings.at_odds_with(allocation.uid, granted.shares).items():
+            other = entries[uid]
+            if uid not in released:
+                mine = granted.shares[chip].logical_neuron_core
+                raise ClaimError(
+                    f"{allocation} is given cores of neuron-device-{chip} with logical NeuronCore configuration "
+                    f"{mine}, and {_owner(other)} (uid {uid}) uses other cores of that chip with {theirs}, but a chip "
+                    f"has one configuration: write logicalNeuronCore: {theirs} in a NeuronConfig of this claim, or "
+                    "ask for whole chips, or end the other's pods, the kubelet then tries again"
+                )
+            log.info("claim %s is gone and its cores' chip is given anew", other, extra={"claim_uid": uid})
+            self.unprepare(uid)
+
     def _undo(self, uid: str) -> None:
         for undo in (self._cdi.remove, self._folders.remove):
             try:
                 undo(uid)
             except DiskError as error:
                 log.warning("could not clean up after a failed prepare: %s", error, extra={"claim_uid": uid})
+
+
+def _owner(entry: Entry) -> str:
+    return f"claim {entry}" if entry.origin == "claim" else str(entry)

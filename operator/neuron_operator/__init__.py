@@ -7,9 +7,9 @@ The flow is one-way and level-triggered::
          └────────────────────────────── events, and the answers to our own writes ◀──┘
 
 - ``resources``, ``crds``: the custom resources as pydantic models, and the CRDs generated from them.
-- ``nodes``, ``selectors``, ``foreign``, ``labels``, ``expansion``, ``conditions``, ``planning``: decisions,
-  all pure functions of plain data.
+- ``nodes``, ``selectors``, ``foreign``, ``labels``, ``roads``, ``expansion``, ``faults``, ``conditions``,
+  ``planning``, ``pending``: decisions, all pure functions of plain data.
 - ``fleet``: what is known of the cluster. ``handlers``: the watches that feed it.
-- ``kube``, ``applying``, ``reconciler``, ``leader``: the adapters and the loop.
+- ``kube``, ``applying``, ``reconciler``, ``notices``, ``leader``: the adapters and the loops.
 - ``hooks``: what Helm runs before and after (CRDs, uninstall).
 """

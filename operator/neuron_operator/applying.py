@@ -14,7 +14,7 @@ from typing import TypeVar
 from neuron_operator import kube, metrics
 from neuron_operator.fleet import Fleet
 from neuron_operator.kube import Api, ApiError, Conflict, NotFound
-from neuron_operator.planning import Deletion, NodeLabels, Plan, PoolStatus
+from neuron_operator.planning import Deletion, FaultStatus, NodeLabels, Plan, PoolStatus
 
 T = TypeVar("T")
 
@@ -34,6 +34,7 @@ async def apply(plan: Plan, *, api: Api, fleet: Fleet) -> int:
     # without its Event a status change would go untold for ever
     if unsent == 0:
         failed += await _each(plan.statuses, writer.write_status, "NeuronNodePool", "patch")
+        failed += await _each(plan.fault_statuses, writer.write_fault_status, "NeuronFault", "patch")
     return failed + unsent
 
 
@@ -89,3 +90,7 @@ class _Writer:
     async def write_status(self, status: PoolStatus) -> None:
         with suppress(NotFound):  # deleted meanwhile
             self._fleet.pools.observe(await self._api.merge_status(kube.POOLS, status.pool, status.status))
+
+    async def write_fault_status(self, status: FaultStatus) -> None:
+        with suppress(NotFound):  # healed meanwhile
+            self._fleet.faults.observe(await self._api.merge_status(kube.FAULTS, status.fault, status.status))

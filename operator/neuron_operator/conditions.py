@@ -1,4 +1,4 @@
-"""Conditions of a pool and the Events that tell of their changes.
+"""Conditions of pools and faults, and the Events that tell of their changes.
 
 An Event is due when a condition's status or reason changes, and only then. Its name is made from the change
 itself (which condition, since when it stood as it stood, what it becomes), and it is created before the
@@ -55,11 +55,9 @@ def merge(judgements: Iterable[Judgement], *, old: Sequence[Json], generation: i
     return merged
 
 
-def transition_events(
-    judgements: Iterable[Judgement], *, old: Sequence[Json], pool: Mapping[str, Any], now: str
-) -> list[Json]:
-    """Events for the conditions that change."""
-    before = {condition["type"]: condition for condition in old}
+def transition_events(judgements: Iterable[Judgement], *, of: Mapping[str, Any], kind: str, now: str) -> list[Json]:
+    """Events for the conditions of one of our objects that change."""
+    before = {condition["type"]: condition for condition in (of.get("status") or {}).get("conditions") or ()}
     events = []
     for judgement in judgements:
         previous = before.get(judgement.type)
@@ -72,9 +70,9 @@ def transition_events(
             event(
                 regarding={
                     "apiVersion": names.API_VERSION,
-                    "kind": "NeuronNodePool",
-                    "name": pool["metadata"]["name"],
-                    "uid": pool["metadata"]["uid"],
+                    "kind": kind,
+                    "name": of["metadata"]["name"],
+                    "uid": of["metadata"]["uid"],
                 },
                 kind="Normal" if judgement.good else "Warning",
                 reason=judgement.reason,

@@ -21,6 +21,8 @@ from pydantic import BaseModel
 
 from neuron_operator import names
 from neuron_operator.resources import (
+    NeuronFaultSpec,
+    NeuronFaultStatus,
     NeuronNodePoolSpec,
     NeuronNodePoolStatus,
     NeuronNodeSpec,
@@ -38,7 +40,7 @@ _KEPT = (
 
 def manifests() -> tuple[Json, ...]:
     """The CRDs, ready to be applied."""
-    return (_pool_crd(), _node_crd())
+    return (_pool_crd(), _node_crd(), _fault_crd())
 
 
 def write(folder: Path) -> tuple[Path, ...]:
@@ -143,6 +145,28 @@ def _logical_neuron_core_rules() -> list[Json]:
     return rules
 
 
+def _devices_rule() -> Json:
+    fitting = [it.name for it in catalog.instance_types() if it.ultraserver]
+    return _rule(
+        f"!has(self.devices) || self.devices == 'chips' || self.instanceType in {_cel_list(fitting)}",
+        "devices node and both exist on UltraServer types only, which offer the whole node as one device: leave devices"
+        f" out or choose one of {', '.join(fitting)}",
+    )
+
+
+def _fault_rules() -> list[Json]:
+    return [
+        _rule(
+            "!has(self.target.core) || has(self.target.chip)",
+            "target.core is a core of a chip: add target.chip, or leave target.core out",
+        ),
+        _rule(
+            "self.type != 'DeviceLost' || !has(self.target.core)",
+            "DeviceLost is a chip that is gone, or all of the node's: leave target.core out",
+        ),
+    ]
+
+
 def _selector_rules() -> list[Json]:
     return [
         _rule(
@@ -155,7 +179,7 @@ def _selector_rules() -> list[Json]:
 
 def _pool_crd() -> Json:
     spec = structural(NeuronNodePoolSpec)
-    spec["x-kubernetes-validations"] = _logical_neuron_core_rules()
+    spec["x-kubernetes-validations"] = [*_logical_neuron_core_rules(), _devices_rule()]
     spec["properties"]["instanceType"]["x-kubernetes-validations"] = [_instance_type_rule()]
     spec["properties"]["sdkVersion"]["x-kubernetes-validations"] = [_sdk_version_rule()]
     selector = spec["properties"]["nodeSelector"]["properties"]
@@ -181,6 +205,7 @@ def _pool_crd() -> Json:
             _column("Resources", ".status.resources"),
             _column("Accepted", '.status.conditions[?(@.type=="Accepted")].status'),
             _column("LNC", ".spec.logicalNeuronCore", "integer", wide=True),
+            _column("Partitions", ".spec.partitions", wide=True),
             _column("SDK", ".spec.sdkVersion", wide=True),
             _column("Reason", '.status.conditions[?(@.type=="Accepted")].reason', wide=True),
             _column("Age", ".metadata.creationTimestamp", "date"),
@@ -205,9 +230,35 @@ def _node_crd() -> Json:
             _column("Claims", ".status.preparedClaims", "integer"),
             _column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
             _column("Reason", '.status.conditions[?(@.type=="Ready")].reason', wide=True),
+            _column("Resources", ".spec.resources", wide=True),
+            _column("Partitions", ".spec.partitions", wide=True),
             _column("SDK", ".spec.sdkVersion", wide=True),
             _column("Driver", ".spec.driverVersion", wide=True),
             _column("Instance", ".spec.instanceID", wide=True),
+            _column("Age", ".metadata.creationTimestamp", "date"),
+        ],
+    )
+
+
+def _fault_crd() -> Json:
+    spec = structural(NeuronFaultSpec)
+    spec["x-kubernetes-validations"] = _fault_rules()
+    return _crd(
+        kind="NeuronFault",
+        plural="neuronfaults",
+        short_name="nf",
+        description="Hardware that is broken: its devices get a taint and become unhealthy until this is deleted.",
+        spec=spec,
+        status=structural(NeuronFaultStatus),
+        rules=[],
+        columns=[
+            _column("Node", ".spec.target.nodeName"),
+            _column("Chip", ".spec.target.chip", "integer"),
+            _column("Core", ".spec.target.core", "integer"),
+            _column("Type", ".spec.type"),
+            _column("Effect", ".spec.effect"),
+            _column("Active", '.status.conditions[?(@.type=="Active")].status'),
+            _column("Reason", '.status.conditions[?(@.type=="Active")].reason', wide=True),
             _column("Age", ".metadata.creationTimestamp", "date"),
         ],
     )

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from neuron_operator import names
 from neuron_operator.network import network_nodes
 from neuron_operator.nodes import NodeFacts
-from neuron_operator.resources import NeuronNodePoolSpec
+from neuron_operator.resources import NeuronNodePoolSpec, Road
 from neuron_operator.selectors import matches
 
 Json = dict[str, Any]
@@ -90,6 +90,9 @@ def understand(pool: Json) -> Wish:
                 f" only; change it or leave it out",
             ),
         )
+    if spec.devices not in (None, "chips") and not instance_type.ultraserver:
+        text = f"spec.devices: {instance_type.name} is no UltraServer type and offers chips only; leave devices out"
+        return Wish(pool, spec, Problem("UnsupportedDevices", text))
     return Wish(pool, spec, None)
 
 
@@ -124,8 +127,8 @@ def _selects(wish: Wish, node: NodeFacts, members: Mapping[str, str]) -> bool:
     return matches(wish.spec.node_selector, node.natural_labels)
 
 
-def neuron_node(wish: Wish, node: NodeFacts) -> Json:
-    """The NeuronNode of a node; the owner reference lets it go with the node."""
+def neuron_node(wish: Wish, node: NodeFacts, *, road: Road) -> Json:
+    """The NeuronNode of a node, healthy; the owner reference lets it go with the node."""
     assert wish.spec is not None, "a pool with a problem has no NeuronNodes to make"
     instance_type = catalog.instance_type(wish.spec.instance_type)
     sdk = catalog.sdk_release(wish.spec.sdk_version or catalog.DEFAULT_SDK_VERSION)
@@ -143,9 +146,26 @@ def neuron_node(wish: Wish, node: NodeFacts) -> Json:
             "logicalNeuronCore": wish.spec.logical_neuron_core or instance_type.chip.default_logical_neuron_core,
             "sdkVersion": sdk.version,
             "driverVersion": wish.spec.driver_version or sdk.driver_version,
-            "resources": "DRA",
+            "resources": road,
             "partitions": wish.spec.partitions,
+            "devices": wish.spec.devices or ("both" if instance_type.ultraserver else "chips"),
             "instanceID": instance_id(node.uid),
             "networkNodes": list(network_nodes(pool=wish.name, node=node.name)),
         },
+    }
+
+
+def unchanged(item: Json) -> Json:
+    """A NeuronNode as it is, without what others write in it."""
+    metadata = item["metadata"]
+    labels = metadata["labels"]
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "NeuronNode",
+        "metadata": {
+            "name": metadata["name"],
+            "labels": {key: labels[key] for key in (names.LABEL_POOL, names.LABEL_SIMULATED) if key in labels},
+            "ownerReferences": [owner for owner in metadata["ownerReferences"] if owner["kind"] == "Node"],
+        },
+        "spec": item["spec"],
     }

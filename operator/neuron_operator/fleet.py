@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from neuron_operator.foreign import Finding
 from neuron_operator.nodes import NodeFacts, node_facts
 from neuron_operator.planning import Snapshot
+from neuron_operator.roads import PlainPods
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -85,14 +86,15 @@ class Fleet:
     def __init__(self, *, driver_name: str) -> None:
         self.pools: Store[Json] = Store(_whole)
         self.neuron_nodes: Store[Json] = Store(_whole)
+        self.faults: Store[Json] = Store(_whole)
         self.nodes: Store[NodeFacts] = Store(node_facts)
         self.foreign: tuple[Finding, ...] | None = None
-        self.plain_pods: bool | None = None
+        self.plain_pods: PlainPods | None = None
         self._driver_name = driver_name
 
     def snapshot(self) -> Snapshot | None:
         """The cluster now; None while it is not known completely."""
-        complete = self.pools.listed and self.neuron_nodes.listed and self.nodes.listed
+        complete = all(store.listed for store in (self.pools, self.neuron_nodes, self.faults, self.nodes))
         if not complete or self.foreign is None:
             return None
         return Snapshot(
@@ -102,4 +104,5 @@ class Fleet:
             driver_name=self._driver_name,
             foreign=self.foreign,
             plain_pods=self.plain_pods,
+            faults=self.faults.values(),
         )

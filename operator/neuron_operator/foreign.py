@@ -34,15 +34,15 @@ class Finding:
     node: str | None = None
 
 
-def on_node(node: NodeFacts) -> Finding | None:
-    """The first sign on a node, if any."""
-    for sign, remedy in _signs(node):
+def on_node(node: NodeFacts, *, our_plugin: bool = False) -> Finding | None:
+    """The first sign on a node, if any; `our_plugin` where our own agent serves the device plugins."""
+    for sign, remedy in _signs(node, our_plugin=our_plugin or names.LABEL_DEVICE_PLUGIN in node.own_labels):
         return Finding(f"node {node.name} {sign}", remedy, node.name)
     return None
 
 
-def _signs(node: NodeFacts) -> Iterable[tuple[str, str]]:
-    if node.neuron_capacity:
+def _signs(node: NodeFacts, *, our_plugin: bool) -> Iterable[tuple[str, str]]:
+    if node.neuron_capacity and not our_plugin:
         yield (
             f"has {', '.join(node.neuron_capacity)} in its capacity, which a Neuron device plugin put there",
             f"remove the device plugin (restart the kubelet to clear the capacity), or {_MOVE}",

@@ -23,6 +23,8 @@ Json = dict[str, Any]
 
 _PAGE = 500
 _TIMEOUT = 30.0
+# the API server sends a bookmark about every minute
+_SILENCE = 330.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Resource:
 
 POOLS = Resource(names.GROUP, names.VERSION, "neuronnodepools")
 NEURON_NODES = Resource(names.GROUP, names.VERSION, "neuronnodes")
+FAULTS = Resource(names.GROUP, names.VERSION, "neuronfaults")
 NODES = Resource("", "v1", "nodes")
 PODS = Resource("", "v1", "pods")
 EVENTS = Resource("events.k8s.io", "v1", "events")
@@ -162,6 +165,57 @@ class Kube:
             query={"fieldManager": names.FIELD_MANAGER},
             content_type="application/merge-patch+json",
         )
+
+    async def annotate_node(self, name: str, annotations: Mapping[str, str | None], *, manager: str) -> None:
+        """Set some annotations of a node, None removes one; by its status, which gives no right to change its spec."""
+        await self._call(
+            "PATCH",
+            NODES.path(name=name, subresource="status"),
+            body={"metadata": {"annotations": dict(annotations)}},
+            query={"fieldManager": manager},
+            content_type="application/merge-patch+json",
+        )
+
+    async def bind(self, *, namespace: str, name: str, uid: str, node: str, annotations: Mapping[str, str]) -> None:
+        """Bind the pod with this UID to a node, and add the annotations to its own in the same write."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": name, "namespace": namespace, "uid": uid, "annotations": dict(annotations)},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        }
+        await self._call("POST", PODS.path(name=name, namespace=namespace, subresource="binding"), body=body)
+
+    async def watch(self, resource: Resource, *, version: str, fields: str = "") -> AsyncIterator[tuple[str, Json]]:
+        """Events after a resource version, bookmarks included, until the API server ends the watch."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "fieldSelector": fields,
+        }
+        try:
+            request = await self._client.param_serialize(
+                "GET",
+                resource.path(),
+                query_params=[(key, value) for key, value in query.items() if value],
+                header_params={"Accept": "application/json"},
+                auth_settings=["BearerToken"],
+            )
+            patience = aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT, sock_read=_SILENCE)
+            response = (await self._client.call_api(*request, _request_timeout=patience)).response
+            try:
+                if response.status >= 300:
+                    raise _error(response.status, await response.read())
+                async for line in response.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise _error(int(event["object"].get("code") or 500), json.dumps(event["object"]).encode())
+                    yield event["type"], event["object"]
+            finally:
+                response.close()
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise ApiError(0, "", f"API server: {error!r}") from error
 
     async def delete(self, resource: Resource, name: str, *, uid: str | None = None) -> None:
         """Delete an object, if it is the one with this UID."""

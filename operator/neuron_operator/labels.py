@@ -40,7 +40,18 @@ def wished_labels(spec: Mapping[str, Any]) -> dict[str, str]:
         names.LABEL_INSTANCE_TYPE: spec["instanceType"],
         names.LABEL_PRESENT: "true",
         **dict(zip(names.LABELS_NETWORK, spec["networkNodes"], strict=False)),
+        **({names.LABEL_DEVICE_PLUGIN: "true"} if spec["resources"] == "DevicePlugin" else {}),
     }
+
+
+def lingering_labels(node: NodeFacts) -> dict[str, str]:
+    """What a node keeps, whatever it becomes: the mark of our device plugin, until its resources are gone.
+
+    They outlive the plugin by a report of the kubelet, and would be taken for those of a real one.
+    """
+    if names.LABEL_DEVICE_PLUGIN in node.own_labels and node.neuron_capacity:
+        return {names.LABEL_DEVICE_PLUGIN: "true"}
+    return {}
 
 
 def label_change(node: NodeFacts, wished: Mapping[str, str]) -> LabelChange:

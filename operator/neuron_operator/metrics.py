@@ -17,6 +17,7 @@ LEADER: Final = Gauge("neuron_sim_operator_leader", "1 while this replica is the
 FINDINGS: Final = Gauge(
     "neuron_sim_operator_real_neuron_findings", "Signs of real Neuron that keep pools from growing."
 )
+FAULTS: Final = Gauge("neuron_sim_faults", "NeuronFaults, by whether they are active.", ("active",))
 POOL_NODES: Final = Gauge("neuron_sim_pool_nodes", "Nodes in a pool.", ("pool",))
 POOL_READY_NODES: Final = Gauge("neuron_sim_pool_ready_nodes", "Nodes of a pool that serve devices.", ("pool",))
 POOL_DEVICES: Final = Gauge("neuron_sim_pool_devices", "Neuron devices that a pool serves.", ("pool",))

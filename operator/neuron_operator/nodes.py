@@ -30,7 +30,8 @@ class NodeFacts:
     control_plane: bool
     provider_id: str
     neuron_capacity: tuple[str, ...]
-    """Extended resources of a Neuron device plugin that the node has, with more than zero of them."""
+    """Extended resources of a Neuron device plugin that the node has, with more than zero of them. Those of a plugin
+    that went (the kubelet remembers them for minutes, as not allocatable) do not count."""
 
     @property
     def natural_labels(self) -> dict[str, str]:
@@ -44,7 +45,8 @@ def node_facts(node: Mapping[str, Any]) -> NodeFacts:
     metadata = node["metadata"]
     spec = node.get("spec") or {}
     own, other = label_owners(metadata.get("managedFields") or ())
-    capacity = (node.get("status") or {}).get("capacity") or {}
+    status = node.get("status") or {}
+    present = {**(status.get("capacity") or {}), **(status.get("allocatable") or {})}
     return NodeFacts(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -59,7 +61,7 @@ def node_facts(node: Mapping[str, Any]) -> NodeFacts:
         neuron_capacity=tuple(
             sorted(
                 resource
-                for resource, quantity in capacity.items()
+                for resource, quantity in present.items()
                 if resource.startswith(names.EXTENDED_RESOURCE_PREFIX) and str(quantity) != "0"
             )
         ),

@@ -12,14 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuron_operator import conditions, foreign, names
+from neuron_operator import conditions, faults, foreign, names
 from neuron_operator.conditions import Judgement, listing
-from neuron_operator.expansion import Share, neuron_node, share_out
+from neuron_operator.expansion import Share, neuron_node, share_out, unchanged
 from neuron_operator.foreign import Finding
-from neuron_operator.labels import KeptLabel, label_change, wished_labels
+from neuron_operator.labels import KeptLabel, label_change, lingering_labels, wished_labels
 from neuron_operator.nodes import NodeFacts
+from neuron_operator.roads import Choice, PlainPods, choose, keep
 
 Json = dict[str, Any]
+
+# kube-scheduler 1.36: 0.3 s of CPU a pod at 60 nodes with counters and nearly 8 s at 500, where it binds 40 pods a
+# second without (docs/fidelity.md)
+AFFORDABLE_NODES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +37,9 @@ class Snapshot:
     driver_name: str = names.AWS_DRIVER_NAME
     foreign: Sequence[Finding] = ()
     """What was found outside of the nodes; the nodes are judged here."""
-    plain_pods: bool | None = None
-    """Whether our DeviceClass carries the extended resource's name; None while that is not known."""
+    plain_pods: PlainPods | None = None
+    """What our DeviceClass says; None while that is not known."""
+    faults: Sequence[Json] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,14 @@ class PoolStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class FaultStatus:
+    """A fault's new status."""
+
+    fault: str
+    status: Json
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to write, in this order."""
 
@@ -70,31 +84,50 @@ class Plan:
     labels: tuple[NodeLabels, ...] = ()
     events: tuple[Json, ...] = ()
     statuses: tuple[PoolStatus, ...] = ()
+    fault_statuses: tuple[FaultStatus, ...] = ()
     refusal: tuple[Finding, ...] = ()
     """Findings that keep all pools from growing. Not something to write."""
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.deletions or self.neuron_nodes or self.labels or self.events or self.statuses)
+        statuses = self.statuses or self.fault_statuses
+        return not (self.deletions or self.neuron_nodes or self.labels or self.events or statuses)
 
 
 def plan(snapshot: Snapshot, *, now: str) -> Plan:
     """What has to be written; ``now`` is an RFC 3339 time for conditions and Events."""
-    on_nodes = {node.name: finding for node in snapshot.nodes if (finding := foreign.on_node(node))}
+    existing = {item["metadata"]["name"]: item for item in snapshot.neuron_nodes if _is_ours(item)}
+    on_nodes = {
+        node.name: finding
+        for node in snapshot.nodes
+        if (finding := foreign.on_node(node, our_plugin=_road(existing.get(node.name)) == "DevicePlugin"))
+    }
     findings = tuple(snapshot.foreign) + tuple(on_nodes.values())
     refusal = findings if snapshot.driver_name == names.AWS_DRIVER_NAME else ()
 
-    existing = {item["metadata"]["name"]: item for item in snapshot.neuron_nodes if _is_ours(item)}
     pools = [pool for pool in snapshot.pools if "deletionTimestamp" not in pool["metadata"]]
+    broken = [fault for fault in snapshot.faults if "deletionTimestamp" not in fault["metadata"]]
     members = {name: item["spec"]["pool"] for name, item in existing.items()}
     shares = share_out(pools, snapshot.nodes, members=members)
 
-    wished = {
+    choices = {
+        share.wish.name: _choice(share, existing=existing, plain_pods=snapshot.plain_pods, frozen=bool(refusal))
+        for share in shares
+    }
+    healthy = {
         item["metadata"]["name"]: item
         for share in shares
-        for item in _wished(share, existing=existing, on_nodes=on_nodes, frozen=bool(refusal))
+        for item in _wished(
+            share, choice=choices[share.wish.name], existing=existing, on_nodes=on_nodes, frozen=bool(refusal)
+        )
     }
+    verdicts = faults.judge(
+        broken,
+        nodes={node.name for node in snapshot.nodes},
+        specs={name: item["spec"] for name, item in healthy.items()},
+    )
+    wished = {name: _with_faults(item, verdicts.by_node.get(name, ())) for name, item in healthy.items()}
     deletions = [
         Deletion(name, item["metadata"]["uid"])
         for name, item in sorted(existing.items())
@@ -106,7 +139,9 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
         if name not in existing or (_owner(item) == _owner(existing[name]) and not _as_wished(existing[name], item))
     ]
     changes = {
-        node.name: label_change(node, wished_labels(wished[node.name]["spec"]) if node.name in wished else {})
+        node.name: label_change(
+            node, (wished_labels(wished[node.name]["spec"]) if node.name in wished else {}) | lingering_labels(node)
+        )
         for node in snapshot.nodes
     }
     labels = [
@@ -117,29 +152,48 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
 
     events: list[Json] = []
     statuses: list[PoolStatus] = []
+    counted = sum(map(_has_counters, wished.values()))
     for share in shares:
-        kept = [label for node in share.nodes for label in changes[node.name].kept]
+        pool, choice = share.wish.pool, choices[share.wish.name]
         served = [existing[node.name] for node in share.nodes if node.name in existing]
-        judgements = _judge(share, served=served, kept=kept, refusal=refusal, on_nodes=on_nodes, snapshot=snapshot)
-        status = _status(share, served=served, judgements=judgements, now=now)
-        old = share.wish.pool.get("status") or {}
-        if status != old:
+        judgements = [
+            *_judge(share, served=served, refusal=refusal, on_nodes=on_nodes),
+            _labels_complete([label for node in share.nodes for label in changes[node.name].kept]),
+            _resources_settled(choice, served=served),
+            _plain_pods(choice, snapshot.plain_pods),
+            _partitions_affordable(
+                sum(_has_counters(wished[node.name]) for node in share.nodes if node.name in wished), counted
+            ),
+        ]
+        status = _status(share, choice=choice, served=served, judgements=judgements, now=now)
+        if status != (pool.get("status") or {}):
             statuses.append(PoolStatus(share.wish.name, status))
-            events += conditions.transition_events(
-                judgements, old=old.get("conditions") or [], pool=share.wish.pool, now=now
-            )
+            events += conditions.transition_events(judgements, of=pool, kind="NeuronNodePool", now=now)
+    fault_statuses: list[FaultStatus] = []
+    for fault in broken:
+        name = fault["metadata"]["name"]
+        judgement = verdicts.conditions[name]
+        status = _fault_status(fault, judgement, now=now)
+        if status != (fault.get("status") or {}):
+            fault_statuses.append(FaultStatus(name, status))
+            events += conditions.transition_events([judgement], of=fault, kind="NeuronFault", now=now)
     return Plan(
         deletions=tuple(deletions),
         neuron_nodes=tuple(applies),
         labels=tuple(labels),
         events=tuple(events),
         statuses=tuple(statuses),
+        fault_statuses=tuple(fault_statuses),
         refusal=refusal,
     )
 
 
 def _is_ours(item: Json) -> bool:
     return names.LABEL_POOL in (item["metadata"].get("labels") or {})
+
+
+def _road(item: Json | None) -> str | None:
+    return None if item is None else item["spec"].get("resources")
 
 
 def _owner(item: Json) -> str | None:
@@ -154,35 +208,46 @@ def _as_wished(item: Json, wished: Json) -> bool:
     )
 
 
+def _choice(share: Share, *, existing: Mapping[str, Json], plain_pods: PlainPods | None, frozen: bool) -> Choice:
+    members = [existing.get(node.name) for node in share.nodes]
+    held = [str(_road(item)) for item in members if item and item["spec"]["pool"] == share.wish.name]
+    if share.wish.spec is None or share.wish.problem or frozen:
+        return keep(held, "NotAccepted", "the pool is not accepted (see the condition Accepted)")
+    return choose(share.wish.spec.resources, plain_pods=plain_pods, held=held)
+
+
+def _with_faults(item: Json, entries: Sequence[Json]) -> Json:
+    """A NeuronNode with these faults; without any it has no such field, as one that never had any."""
+    spec = {key: value for key, value in item["spec"].items() if key != "faults"}
+    return {**item, "spec": {**spec, "faults": list(entries)} if entries else spec}
+
+
+def _has_counters(item: Json) -> bool:
+    spec = item["spec"]
+    return bool(spec["resources"] == "DRA" and (spec["partitions"] != "none" or spec.get("devices") == "both"))
+
+
 def _wished(
-    share: Share, *, existing: Mapping[str, Json], on_nodes: Mapping[str, Finding], frozen: bool
+    share: Share, *, choice: Choice, existing: Mapping[str, Json], on_nodes: Mapping[str, Finding], frozen: bool
 ) -> Iterable[Json]:
     """The NeuronNodes that a pool is to have; a frozen pool, or a real node, is to have what it has."""
     for node in share.nodes:
         if frozen or share.wish.problem or node.name in on_nodes:
             item = existing.get(node.name)
             if item and item["spec"]["pool"] == share.wish.name and _owner(item) == node.uid:
-                yield item
+                yield unchanged(item)
         else:
-            yield neuron_node(share.wish, node)
+            yield neuron_node(share.wish, node, road=choice.road)
 
 
 def _judge(
-    share: Share,
-    *,
-    served: Sequence[Json],
-    kept: Sequence[KeptLabel],
-    refusal: Sequence[Finding],
-    on_nodes: Mapping[str, Finding],
-    snapshot: Snapshot,
+    share: Share, *, served: Sequence[Json], refusal: Sequence[Finding], on_nodes: Mapping[str, Finding]
 ) -> list[Judgement]:
     accepted = _accepted(share, refusal=refusal)
     return [
         accepted,
         _ready(share, served=served, accepted=accepted, avoided=[n.name for n in share.nodes if n.name in on_nodes]),
         _overlapping(share),
-        _labels_complete(kept),
-        _plain_pods(snapshot.plain_pods),
     ]
 
 
@@ -238,22 +303,57 @@ def _labels_complete(kept: Sequence[KeptLabel]) -> Judgement:
     return Judgement("LabelsComplete", "False", "ForeignLabelsKept", text, good=False)
 
 
-def _plain_pods(kept: bool | None) -> Judgement:
-    if kept is None:
+def _resources_settled(choice: Choice, *, served: Sequence[Json]) -> Judgement:
+    text = f"Pods get devices by {choice.road}: {choice.why}"
+    left = {item["metadata"]["name"]: (item.get("status") or {}).get("otherRoadClaims") or 0 for item in served}
+    if count := sum(left.values()):
+        where = listing(sorted(name for name, number in left.items() if number))
+        text += (
+            f". {count} allocations on {where} are from before that changed: these pods keep their devices until they"
+            " end, and nobody else gets those meanwhile"
+        )
+        return Judgement("ResourcesSettled", "False", "PodsOfTheOtherRoad", text, good=True)
+    return Judgement("ResourcesSettled", "True" if choice.known else "Unknown", choice.reason, text, good=True)
+
+
+def _plain_pods(choice: Choice, found: PlainPods | None) -> Judgement:
+    if choice.road == "DevicePlugin":
+        text = (
+            f"Device plugins serve pods that ask for {names.EXTENDED_RESOURCE} or {names.CORE_EXTENDED_RESOURCE};"
+            " ResourceClaims find no device on these nodes"
+        )
+        return Judgement("PlainPods", "True", "DevicePluginServed", text, good=True)
+    if found is None:
         text = f"DeviceClass {names.DEVICE_CLASS} could not be read"
         return Judgement("PlainPods", "Unknown", "NotKnown", text, good=True)
-    if kept:
-        text = f"Pods may ask for {names.EXTENDED_RESOURCE} without a ResourceClaim"
+    if found.kept:
+        text = f"Pods may ask for {found.resource} and {found.core_resource} without a ResourceClaim"
         return Judgement("PlainPods", "True", "ExtendedResourceServed", text, good=True)
+    if not found.resource:
+        text = "The chart's extendedResourceName is empty, so pods need ResourceClaims"
+        return Judgement("PlainPods", "False", "PlainPodsNotWished", text, good=True)
     text = (
         f"DeviceClass {names.DEVICE_CLASS} has no extendedResourceName: pods that ask for"
-        f" {names.EXTENDED_RESOURCE} stay Pending. That needs Kubernetes 1.36 or newer (or the feature gate"
-        " DRAExtendedResource) and, after an upgrade of the cluster, `helm upgrade`; ResourceClaims work"
+        f" {found.resource} stay Pending. That needs Kubernetes 1.36 or newer (or the feature gate"
+        " DRAExtendedResource) and, after an upgrade of the cluster, `helm upgrade`; ResourceClaims work, and with"
+        " resources: Auto or DevicePlugin so do plain pods"
     )
     return Judgement("PlainPods", "False", "ExtendedResourceNameDropped", text, good=False)
 
 
-def _status(share: Share, *, served: Sequence[Json], judgements: Sequence[Judgement], now: str) -> Json:
+def _partitions_affordable(own: int, all_pools: int) -> Judgement:
+    if not own or all_pools <= AFFORDABLE_NODES:
+        text = "Few enough nodes of the cluster offer devices that share hardware"
+        return Judgement("PartitionsAffordable", "True", "FewNodes", text, good=True)
+    text = (
+        f"{all_pools} nodes of the cluster offer devices that share hardware, {own} of them in this pool: from some"
+        f" {AFFORDABLE_NODES} on kube-scheduler takes seconds for each pod, because its work grows with the square of"
+        " their number. Set partitions: none (and devices: chips or node) where whole chips are enough"
+    )
+    return Judgement("PartitionsAffordable", "False", "TooManyNodesWithPartitions", text, good=False)
+
+
+def _status(share: Share, *, choice: Choice, served: Sequence[Json], judgements: Sequence[Judgement], now: str) -> Json:
     metadata = share.wish.pool["metadata"]
     old = share.wish.pool.get("status") or {}
     generation = metadata.get("generation", 1)
@@ -262,6 +362,15 @@ def _status(share: Share, *, served: Sequence[Json], judgements: Sequence[Judgem
         "nodes": len(share.nodes),
         "readyNodes": sum(map(_is_ready, served)),
         "devices": sum((item.get("status") or {}).get("devices") or 0 for item in served),
-        "resources": "DRA",
+        "resources": choice.road,
         "conditions": conditions.merge(judgements, old=old.get("conditions") or [], generation=generation, now=now),
+    }
+
+
+def _fault_status(fault: Json, judgement: Judgement, *, now: str) -> Json:
+    old = (fault.get("status") or {}).get("conditions") or []
+    generation = fault["metadata"].get("generation", 1)
+    return {
+        "observedGeneration": generation,
+        "conditions": conditions.merge([judgement], old=old, generation=generation, now=now),
     }

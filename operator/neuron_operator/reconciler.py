@@ -113,6 +113,11 @@ def _report(done: Plan, snapshot: Snapshot) -> None:
     metrics.FINDINGS.set(len(done.refusal))
     for gauge in (metrics.POOL_NODES, metrics.POOL_READY_NODES, metrics.POOL_DEVICES):
         gauge.clear()
+    faults = {fault["metadata"]["name"]: fault.get("status") or {} for fault in snapshot.faults}
+    faults |= {item.fault: item.status for item in done.fault_statuses}
+    active = [any(c["status"] == "True" for c in status.get("conditions") or ()) for status in faults.values()]
+    metrics.FAULTS.labels("true").set(sum(active))
+    metrics.FAULTS.labels("false").set(len(active) - sum(active))
     statuses = {pool["metadata"]["name"]: pool.get("status") or {} for pool in snapshot.pools}
     statuses |= {item.pool: item.status for item in done.statuses}
     for pool, status in statuses.items():
@@ -126,6 +131,6 @@ def _report(done: Plan, snapshot: Snapshot) -> None:
                 "neuronNodesApplied": len(done.neuron_nodes),
                 "neuronNodesDeleted": len(done.deletions),
                 "nodesLabelled": len(done.labels),
-                "statusesWritten": len(done.statuses),
+                "statusesWritten": len(done.statuses) + len(done.fault_statuses),
             },
         )

@@ -5,7 +5,8 @@ The models also read objects that an older or newer CRD let through: unknown fie
 does not fit becomes a condition of the pool instead of a crash.
 
 NeuronNodePool is the user's wish. NeuronNode says what one node is: the operator writes its spec, the node's
-agent its status, so that no field has two writers.
+agent its status, so that no field has two writers. NeuronFault says what is broken: the operator checks it and
+merges all of a node into its NeuronNode, so that the agent has one object to watch.
 """
 
 from typing import Annotated, Literal
@@ -14,6 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 Version = Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+){1,3}$")]
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Partitions = Literal["none", "logical", "physical"]
+Devices = Literal["chips", "node", "both"]
+Road = Literal["DRA", "DevicePlugin"]
+FaultType = Literal["SRAMUncorrectable", "HBMUncorrectable", "NCUncorrectable", "DMAError", "Hang", "DeviceLost"]
+FaultEffect = Literal["None", "NoSchedule", "NoExecute"]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
 LabelValue = Annotated[str, Field(max_length=63)]
 
@@ -54,9 +61,7 @@ class Condition(Model):
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
     reason: str = Field(max_length=1024, description="The cause in one word, for programs.")
     message: str = Field(max_length=32768, description="The cause in a sentence, and what to change.")
-    last_transition_time: str = Field(
-        json_schema_extra={"format": "date-time"}, description="When the status last changed."
-    )
+    last_transition_time: Timestamp = Field(description="When the status last changed.")
     observed_generation: int | None = Field(
         default=None, ge=0, description="Generation of the spec that this was judged on."
     )
@@ -91,13 +96,21 @@ class NeuronNodePoolSpec(Model):
         default=None,
         description="Version of the Neuron driver that the nodes report. Absent: that of the SDK release.",
     )
-    resources: Literal["Auto", "DRA"] = Field(
+    resources: Literal["Auto", "DRA", "DevicePlugin"] = Field(
         default="Auto",
-        description="How pods get devices: by Dynamic Resource Allocation (DRA);"
-        " Auto chooses what serves plain pods best.",
+        description="How pods get devices: by Dynamic Resource Allocation (DRA), or by device plugins for"
+        " aws.amazon.com/neuron and aws.amazon.com/neuroncore (DevicePlugin). Auto: DRA where the API server keeps"
+        " extendedResourceName (Kubernetes 1.36), so that plain pods work there too, else DevicePlugin.",
     )
-    partitions: Literal["none"] = Field(
-        default="none", description="Parts of a chip that are offered besides whole chips."
+    partitions: Partitions = Field(
+        default="logical",
+        description="Parts of a chip that are offered besides whole chips: none, logical NeuronCores, or logical and"
+        " physical ones. The scheduler's work grows with the square of the nodes that have any: none on large fleets.",
+    )
+    devices: Devices | None = Field(
+        default=None,
+        description="Whole devices that are offered: chips, the node as one device, or both; node and both on"
+        " UltraServer types only. Absent: both on UltraServer types, else chips.",
     )
 
 
@@ -117,8 +130,22 @@ class NeuronNodePoolStatus(Model):
         default=None,
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        description="Accepted, Ready, Overlapping, LabelsComplete, PlainPods.",
+        description="Accepted, Ready, Overlapping, LabelsComplete, ResourcesSettled, PlainPods, PartitionsAffordable.",
     )
+
+
+class NodeFault(Model):
+    """An active NeuronFault, as the node's agent needs it."""
+
+    name: str = Field(min_length=1, max_length=253, description="NeuronFault that it comes from.")
+    type: FaultType = Field(description="What is broken.")
+    chip: int | None = Field(default=None, ge=0, le=127, description="Chip that is broken. Absent: the whole node.")
+    core: int | None = Field(
+        default=None, ge=0, le=127, description="Physical NeuronCore of the chip. Absent: the whole chip."
+    )
+    effect: FaultEffect = Field(description="Effect of the taint on the devices that are hit.")
+    message: str = Field(max_length=1024, description="The cause in a sentence.")
+    since: Timestamp = Field(description="Since when it is broken.")
 
 
 class NeuronNodeSpec(Model):
@@ -129,8 +156,11 @@ class NeuronNodeSpec(Model):
     logical_neuron_core: int = Field(ge=1, le=8, description="Physical NeuronCores per logical NeuronCore (LNC).")
     sdk_version: Version = Field(description="Neuron SDK release whose tools and versions the node shows.")
     driver_version: Version = Field(description="Version of the Neuron driver that the node reports.")
-    resources: Literal["DRA"] = Field(description="How pods get devices.")
-    partitions: Literal["none"] = Field(description="Parts of a chip that are offered besides whole chips.")
+    resources: Road = Field(description="How pods get devices.")
+    partitions: Partitions = Field(description="Parts of a chip that are offered besides whole chips.")
+    devices: Devices | None = Field(
+        default=None, description="Whole devices that are offered: chips, the node as one device, or both."
+    )
     instance_id: str = Field(
         alias="instanceID",
         max_length=64,
@@ -139,6 +169,9 @@ class NeuronNodeSpec(Model):
     )
     network_nodes: list[Annotated[str, Field(max_length=63)]] = Field(
         max_length=4, description="Network nodes above the instance, from the top (layer 1) downwards."
+    )
+    faults: list[NodeFault] | None = Field(
+        default=None, max_length=64, description="What is broken on the node, by name."
     )
 
 
@@ -153,11 +186,62 @@ class NeuronNodeStatus(Model):
     )
     devices: int | None = Field(default=None, ge=0, description="Neuron devices that the agent serves.")
     prepared_claims: int | None = Field(
-        default=None, ge=0, description="ResourceClaims that are prepared on the node now."
+        default=None,
+        ge=0,
+        description="Claims, and allocations of the device plugin, that are prepared on the node now.",
+    )
+    other_road_claims: int | None = Field(
+        default=None,
+        ge=0,
+        description="Those of them that pods got by the other road, before spec.resources changed.",
     )
     conditions: list[Condition] | None = Field(
         default=None,
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         description="Ready.",
+    )
+
+
+class FaultTarget(Model):
+    """The hardware that is broken, as the host numbers it."""
+
+    node_name: str = Field(min_length=1, max_length=253, description="Node whose hardware is broken.")
+    chip: int | None = Field(
+        default=None, ge=0, le=127, description="Chip that is broken, as in neuron-device-N. Absent: the whole node."
+    )
+    core: int | None = Field(
+        default=None,
+        ge=0,
+        le=127,
+        description="Physical NeuronCore that is broken, numbered from 0 in the chip. Absent: the whole chip.",
+    )
+
+
+class NeuronFaultSpec(Model):
+    """What is broken. Deleting the NeuronFault heals it."""
+
+    target: FaultTarget = Field(description="The hardware that is broken.")
+    type: FaultType = Field(description="What is broken: the Neuron driver's hardware errors, or the device is gone.")
+    effect: FaultEffect = Field(
+        default="NoSchedule",
+        description="Effect of the taint on every device that contains what is broken: None only shows it, NoSchedule"
+        " keeps new pods away, NoExecute also evicts those that have the device.",
+    )
+    message: str | None = Field(
+        default=None, max_length=1024, description="The cause in a sentence, for conditions and Events."
+    )
+
+
+class NeuronFaultStatus(Model):
+    """What became of the fault."""
+
+    observed_generation: int | None = Field(
+        default=None, ge=0, description="Generation of the spec that the status describes."
+    )
+    conditions: list[Condition] | None = Field(
+        default=None,
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        description="Active.",
     )

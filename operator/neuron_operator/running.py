@@ -23,6 +23,7 @@ from neuron_operator.fleet import Fleet
 from neuron_operator.handlers import watches
 from neuron_operator.kube import Api, ApiError, NotFound
 from neuron_operator.leader import LeaderElection, LeadershipLost
+from neuron_operator.notices import PendingPods
 from neuron_operator.reconciler import RealNeuronFound, Reconciler
 
 _LEASE = "neuron-sim-operator"
@@ -94,25 +95,27 @@ async def _lead(options: Options, *, api: Api, election: LeaderElection, stop: a
 
     watching = asyncio.Event()
     # kopf ends all tasks that were not there when it started: ours have to be
-    tasks = [asyncio.create_task(work) for work in (election.keep(), reconcile(), watch(), stop.wait())]
-    keeping, reconciling, kopf_running, stopping = tasks
+    works = (election.keep(), reconcile(), PendingPods(api, fleet).run(), watch(), stop.wait())
+    tasks = [asyncio.create_task(work) for work in works]
+    keeping, reconciling, telling, kopf_running, stopping = tasks
     rearming = asyncio.create_task(signals_back())
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
     if keeping.done():
         keeping.result()  # raises LeadershipLost
     await _ended(reconciling)
+    await _ended(telling)
     await _ended(keeping)
-    code = await _explain(reconciling, kopf_running, options=options, api=api)
+    code = await _explain(reconciling, telling, kopf_running, options=options, api=api)
     await election.release()
     for task in (rearming, kopf_running, stopping):
         await _ended(task)
     return code
 
 
-async def _explain(reconciling: asyncio.Task[Any], watching: asyncio.Task[Any], *, options: Options, api: Api) -> int:
+async def _explain(*tasks: asyncio.Task[Any], options: Options, api: Api) -> int:
     """Say why it ends; returns the exit code."""
-    for task in (reconciling, watching):
+    for task in tasks:
         error = task.exception() if task.done() and not task.cancelled() else None
         if isinstance(error, RealNeuronFound):
             logger.error("%s", error)
@@ -158,6 +161,7 @@ async def _crds_served(api: Api) -> None:
         try:
             await api.list(kube.POOLS)
             await api.list(kube.NEURON_NODES)
+            await api.list(kube.FAULTS)
         except NotFound:
             if not told:
                 logger.warning("the CRDs are not installed: run `python -m neuron_operator install-crds`")

@@ -8,6 +8,7 @@ below let the API server answer with nothing.
 from neuron_operator import foreign, kube, names
 from neuron_operator.fleet import Fleet
 from neuron_operator.kube import Api, ApiError, NotFound
+from neuron_operator.roads import plain_pods
 
 _FORBIDDEN = 403
 
@@ -19,6 +20,7 @@ async def list_objects(fleet: Fleet, api: Api) -> bool:
         (fleet.nodes, kube.NODES),
         (fleet.pools, kube.POOLS),
         (fleet.neuron_nodes, kube.NEURON_NODES),
+        (fleet.faults, kube.FAULTS),
     ):
         listing = await api.list(resource)
         changed = store.replace(listing.items, version=listing.version) or changed
@@ -36,9 +38,9 @@ async def look_around(fleet: Fleet, api: Api, *, driver_name: str) -> bool:
     )
     try:
         device_class = await api.get(kube.DEVICE_CLASSES, names.DEVICE_CLASS)
-        fleet.plain_pods = device_class["spec"].get("extendedResourceName") == names.EXTENDED_RESOURCE
+        fleet.plain_pods = plain_pods(device_class)
     except NotFound:
-        fleet.plain_pods = False
+        fleet.plain_pods = None  # Helm makes it last, and takes it away first
     except ApiError as error:
         if error.status != _FORBIDDEN:
             raise

@@ -6,7 +6,7 @@ version of the tools that the view names decides one thing: 2.32 put the instanc
 
 from __future__ import annotations
 
-from neuron_runtime import json_text, table
+from neuron_runtime import json_text, nrt, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,11 +71,10 @@ def _instance_lines(view: View) -> str:
 
 
 def _device_cells(device: DeviceView) -> dict[str, str]:
-    core_ids = device["core_ids"]
     return {
         "index": str(device["index"]),
         "cores": str(device["core_count"]),
-        "core_ids": f"{core_ids[0]}-{core_ids[-1]}" if len(core_ids) > 1 else str(core_ids[0]),
+        "core_ids": nrt.core_list(device["core_ids"]),
         "memory": f"{device['memory_bytes'] // _GIB} GB",
         "connected": ", ".join(map(str, device["connected"] or ())),
         "bdf": device["pci_bdf"],

@@ -11,11 +11,11 @@ import os
 import sys
 import time
 
-from neuron_runtime import device_listing, processes, topology_art, views
+from neuron_runtime import device_listing, nrt, processes, topology_art, views
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from neuron_device_model.view import View
 
@@ -88,14 +88,16 @@ def run(
     if "h" in flags:
         return Result(stdout=HELP)
     try:
-        view = views.container_view(run_root)
-    except views.ViewError as error:
+        given = views.given(run_root)
+    except nrt.ViewError as error:
         return _failed("Failed to read the simulated devices", error, stderr_is_terminal)
+    view = views.merge([view for _, view in given])
     if view is None:
         # a capture of tools 2.28 on a machine without devices
         reason = "failed to discover Neuron devices"
         return _failed("Failed to load MLA system information", reason, stderr_is_terminal)
-    return Result(stdout=_listing(view, flags, proc_root=proc_root, dev_root=dev_root))
+    owners = processes.core_owners(nrt.given_cores(given))
+    return Result(stdout=_listing(view, flags, owners=owners, proc_root=proc_root, dev_root=dev_root))
 
 
 def parse_flags(arguments: Sequence[str]) -> set[str]:
@@ -119,12 +121,15 @@ def parse_flags(arguments: Sequence[str]) -> set[str]:
     return flags
 
 
-def _listing(view: View, flags: set[str], *, proc_root: str, dev_root: str) -> str:
+def _listing(
+    view: View, flags: set[str], *, owners: Mapping[int, Collection[int]], proc_root: str, dev_root: str
+) -> str:
     show_all = "a" in flags
     if show_all:
         # the real tool opens every device and so finds itself among their users (docs: neuron-ls.rst)
         processes.hold((device["index"] for device in view["devices"]), dev_root=dev_root)
     holders = processes.device_holders(
+        owners=owners,
         # the driver knows three of the four parts (captures: 2.34.10, 2.28.23)
         runtime_version=".".join(view["runtime_version"].split(".")[:3]),
         include_foreign=show_all,

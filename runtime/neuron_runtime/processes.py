@@ -1,9 +1,10 @@
 """Which processes hold a Neuron device, and which of them are Neuron runtimes.
 
-The real tool asks the kernel driver. Here a process holds a device when it has ``/dev/neuronN`` open, and it
-is a Neuron runtime when it has mapped ``libnrt.so``, the library every framework reaches the device through.
-Everything comes from /proc as this container sees it: processes end while they are looked at and those of
-other users may be closed to us, so whatever cannot be read is left out.
+The real tool asks the kernel driver. Here a process holds a device when it owns cores of it or has ``/dev/neuronN``
+open, and it is a Neuron runtime when it owns cores or has mapped ``libnrt.so``, the library every framework reaches
+the device through. The kernel names the owner of a core, whoever asks; the rest comes from /proc as this container
+sees it: processes end while they are looked at and those of other users may be closed to us, so whatever cannot be
+read is left out. So are owners in another container, which have no pid here.
 """
 
 # pathlib's import takes longer than all of this module's work
@@ -12,9 +13,11 @@ from __future__ import annotations
 
 import os
 
+from neuron_runtime import nrt
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     Holders = Mapping[int, Sequence["Process"]]
 
@@ -44,20 +47,39 @@ def hold(devices: Iterable[int], *, dev_root: str) -> None:
             continue
 
 
+def core_owners(cores: Iterable[nrt.Core]) -> dict[int, set[int]]:
+    """The devices of which each pid owns cores."""
+    owners: dict[int, set[int]] = {}
+    for core in cores:
+        try:
+            fd = os.open(core.path, os.O_RDONLY)
+        except OSError:
+            continue  # a claim that was prepared before there were such files
+        pid = nrt.owner_of(fd)
+        os.close(fd)
+        if pid:
+            owners.setdefault(pid, set()).add(core.device)
+    return owners
+
+
 def device_holders(
-    *, runtime_version: str, include_foreign: bool, proc_root: str = PROC_ROOT
+    *,
+    owners: Mapping[int, Collection[int]],
+    runtime_version: str,
+    include_foreign: bool,
+    proc_root: str = PROC_ROOT,
 ) -> dict[int, list[Process]]:
     """The processes that hold each device number, in the order of their pids.
 
     Foreign processes are those that are no Neuron runtime: monitors, or a shell that opened the file.
     """
     holders: dict[int, list[Process]] = {}
-    for pid in sorted(int(name) for name in _names(proc_root) if name.isdigit()):
+    for pid in sorted({int(name) for name in _names(proc_root) if name.isdigit()} | set(owners)):
         root = f"{proc_root}/{pid}"
-        devices = _open_devices(root)
+        devices = _open_devices(root).union(owners.get(pid, ()))
         if not devices:
             continue
-        is_runtime = b"/libnrt.so" in _read(f"{root}/maps")
+        is_runtime = pid in owners or b"/libnrt.so" in _read(f"{root}/maps")
         if is_runtime or include_foreign:
             process = Process(
                 pid=pid,

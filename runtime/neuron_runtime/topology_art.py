@@ -4,6 +4,7 @@ Chips stand where they stand in the instance: tori and switched servers in rows 
 one row (AWS docs: tools/neuron-sys-tools/neuron-ls.rst). A container rarely holds all of them, so only the
 chips it holds are drawn, under the numbers it knows them by, rows and columns without any are left out, and a
 link is drawn where the two chips are wired to one another. With all chips this is AWS's drawing to the space.
+A chip of which two claims hold parts is drawn once, under the first of its numbers.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def draw(view: View) -> str:
 def _grid(view: View) -> Grid:
     one_row = view["topology"]["kind"] in _ONE_ROW
     columns = view["host_device_count"] if one_row else _GRID_COLUMNS
-    places = {divmod(device["host_index"], columns): device for device in view["devices"]}
+    places: dict[tuple[int, int], DeviceView] = {}
+    for device in view["devices"]:
+        places.setdefault(divmod(device["host_index"], columns), device)
     used_rows = sorted({row for row, _ in places})
     used_columns = sorted({column for _, column in places})
     return [[places.get((row, column)) for column in used_columns] for row in used_rows]

@@ -44,7 +44,7 @@ import grpc
 import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-HARNESS_VERSION = 1
+HARNESS_VERSION = 2
 LABEL = "dra-bench/run"
 KUBELET_CALL_DEADLINE_S = 45.0
 RESOURCE_API = "/apis/resource.k8s.io/v1"
@@ -662,8 +662,13 @@ def say(text: str) -> None:
 # --------------------------------------------------------------------------- grpc mode
 
 
-def create_claims(kube: Kube, namespace: str, node: str, target: Target, count: int, overlap: bool) -> list[dict]:
-    """Claims that are already allocated, the devices handed out in order: once each, or over and over with overlap."""
+def create_claims(
+    kube: Kube, namespace: str, node: str, target: Target, count: int, overlap: bool, pool: str = ""
+) -> list[dict]:
+    """Claims that are already allocated, the devices handed out in order: once each, or over and over with overlap.
+
+    `pool`: another node's, for claims that are no business of the target.
+    """
     per = target.devices_per_claim
     if count * per > len(target.devices) and not (overlap or target.admin_access):
         raise RuntimeError(f"{target.label}: {count} claims of {per} need more than {len(target.devices)} devices")
@@ -678,7 +683,7 @@ def create_claims(kube: Kube, namespace: str, node: str, target: Target, count: 
             {
                 "apiVersion": "resource.k8s.io/v1",
                 "kind": "ResourceClaim",
-                "metadata": {"name": f"{re.sub('[^a-z0-9]+', '-', target.label.lower())}-{number}"},
+                "metadata": {"generateName": re.sub("[^a-z0-9]+", "-", target.label.lower()) + "-"},
                 "spec": {
                     "devices": {
                         "requests": [
@@ -700,7 +705,8 @@ def create_claims(kube: Kube, namespace: str, node: str, target: Target, count: 
             "allocation": {
                 "devices": {
                     "results": [
-                        {"request": "r0", "driver": target.driver, "pool": target.pool, "device": device, **admin}
+                        {"request": "r0", "driver": target.driver, "pool": pool or target.pool, "device": device}
+                        | admin
                         for device in devices[number * per : (number + 1) * per]
                     ]
                 },
@@ -783,62 +789,113 @@ def cdi_files(target: Target, claims: list[dict]) -> int:
     return sum(c["uid"] in text for c in claims)
 
 
-async def grpc_target(target: Target, claims: list[dict], args: argparse.Namespace) -> dict[str, Any]:
+@dataclass
+class Bench:
+    """What a repetition needs to make claims."""
+
+    kube: Kube
+    namespace: str
+    args: argparse.Namespace
+    target: Target
+    watch: Phase = field(default_factory=Phase)
+    """What it costs the driver that claims are made, allocated and deleted."""
+
+    @contextlib.contextmanager
+    def claims(self, count: int):
+        """New claims, as pods bring theirs: made, allocated, used once, deleted."""
+        kube, args, target = self.kube, self.args, self.target
+        pids = target.pids()
+        cpu = cpu_seconds(pids)
+        claims = create_claims(kube, self.namespace, args.node, target, count, args.overlap)
+        time.sleep(args.pause)
+        self.watch.cpu += cpu_seconds(pids) - cpu
+        yield claims
+        cpu = cpu_seconds(pids)
+        delete_claims(kube, claims)
+        time.sleep(args.pause)
+        self.watch.cpu += cpu_seconds(pids) - cpu
+        self.watch.claims += count
+
+
+async def grpc_level(bench: Bench, client: DraClient, concurrency: int, count: int, rounds: int) -> dict[str, Any]:
+    """Prepare all, again, unprepare all, each round with new claims."""
+    target = bench.target
+    pids = target.pids()
+    prepare, again, unprepare = Phase(), Phase(), Phase()
+    bench.watch = Phase()
+    for _ in range(rounds):
+        with bench.claims(count) as claims:
+            singles = [[c] for c in claims]
+            await run_phase(prepare, pids, client.prepare, singles, concurrency)
+            await run_phase(again, pids, client.prepare, singles, concurrency)
+            prepared = cdi_files(target, claims) if target.cdi_dir else None
+            await run_phase(unprepare, pids, client.unprepare, singles, concurrency)
+            left = cdi_files(target, claims) if target.cdi_dir else None
+            if prepared is not None and (prepared, left) != (count, 0):
+                prepare.errors.append(f"CDI: {prepared} of {count} claims after prepare, {left} after unprepare")
+    calls, watch = prepare.cpu + unprepare.cpu, bench.watch.cpu
+    return {
+        "prepare": prepare.result(),
+        "reprepare": again.result(),
+        "unprepare": unprepare.result(),
+        "cycle": {
+            "claims_per_s": round(prepare.claims / (prepare.wall + unprepare.wall), 1),
+            "driver_cpu_ms_per_1000": round(calls * 1e6 / prepare.claims, 1),
+            "watch_cpu_ms_per_1000": round(watch * 1e6 / prepare.claims, 1),
+            "with_watch_cpu_ms_per_1000": round((calls + watch) * 1e6 / prepare.claims, 1),
+        },
+    }
+
+
+async def held_growth(bench: Bench, client: DraClient, count: int) -> dict[str, Any]:
+    """Prepare many claims one after the other and keep them: the first ones beside the last ones."""
+    pids = bench.target.pids()
+    prepare, unprepare = Phase(), Phase()
+    with bench.claims(count) as claims:
+        singles = [[c] for c in claims]
+        taken = await run_phase(prepare, pids, client.prepare, singles, 1)
+        await run_phase(unprepare, pids, client.unprepare, singles, 1)
+    part = max(1, count // 10)
+    first, last = quantile(taken[:part], 0.5), quantile(taken[-part:], 0.5)
+    return {
+        "claims": count,
+        "first_tenth_p50_ms": round(first * 1000, 3),
+        "last_tenth_p50_ms": round(last * 1000, 3),
+        "growth": round(last / first, 3),
+        "errors": len(prepare.errors) + len(unprepare.errors),
+        "memory": memory(pids),
+    }
+
+
+async def grpc_target(bench: Bench, count: int) -> dict[str, Any]:
+    target, args = bench.target, bench.args
     rounds, pids = target.rounds or args.rounds, target.pids()
     client = DraClient(target.dra_socket)
-    singles = [[c] for c in claims]
-    out: dict[str, Any] = {"claims": len(claims), "rounds": rounds, "memory_before": memory(pids)}
+    out: dict[str, Any] = {"claims": count, "rounds": rounds, "memory_before": memory(pids)}
     try:
         floor = Phase()
         await run_phase(Phase(), pids, client.prepare, [[]] * 20, 1)
         await run_phase(floor, pids, client.prepare, [[]] * args.noop_calls, 1)
         out["empty_call_ms"] = summary(floor.latencies)
-        await run_phase(Phase(), pids, client.prepare, singles[: args.warmup], 1)
-        await run_phase(Phase(), pids, client.unprepare, singles[: args.warmup], 1)
-        out["level"] = {}
-        for concurrency in args.concurrency:
-            if concurrency > len(claims):
-                continue
-            prepare, again, unprepare = Phase(), Phase(), Phase()
-            first, last = [], []
-            for _ in range(rounds):
-                taken = await run_phase(prepare, pids, client.prepare, singles, concurrency)
-                quarter = max(1, len(taken) // 4)
-                first += taken[:quarter]
-                last += taken[-quarter:]
-                await run_phase(again, pids, client.prepare, singles, concurrency)
-                prepared = cdi_files(target, claims) if target.cdi_dir else None
-                await run_phase(unprepare, pids, client.unprepare, singles, concurrency)
-                left = cdi_files(target, claims) if target.cdi_dir else None
-                if prepared is not None and (prepared, left) != (len(claims), 0):
-                    prepare.errors.append(
-                        f"CDI: {prepared} of {len(claims)} claims after prepare, {left} after unprepare"
-                    )
-            level = {
-                "prepare": prepare.result(),
-                "reprepare": again.result(),
-                "unprepare": unprepare.result(),
-                "cycle": {
-                    "claims_per_s": round(prepare.claims / (prepare.wall + unprepare.wall), 1),
-                    "driver_cpu_ms_per_1000": round((prepare.cpu + unprepare.cpu) * 1e6 / prepare.claims, 1),
-                },
-            }
-            if concurrency == 1:
-                level["prepare_p50_ms_by_fill"] = {
-                    "first_quarter": round(quantile(first, 0.5) * 1000, 3),
-                    "last_quarter": round(quantile(last, 0.5) * 1000, 3),
-                }
-            out["level"][str(concurrency)] = level
-        groups = [claims[i : i + args.batch] for i in range(0, len(claims), args.batch)]
+        with bench.claims(args.warmup) as claims:
+            await run_phase(Phase(), pids, client.prepare, [[c] for c in claims], 1)
+            await run_phase(Phase(), pids, client.unprepare, [[c] for c in claims], 1)
+        out["level"] = {
+            str(concurrency): await grpc_level(bench, client, concurrency, count, rounds)
+            for concurrency in args.concurrency
+            if concurrency <= count
+        }
         prepare, unprepare = Phase(), Phase()
         for _ in range(rounds):
-            await run_phase(prepare, pids, client.prepare, groups, 1)
-            await run_phase(unprepare, pids, client.unprepare, groups, 1)
+            with bench.claims(count) as claims:
+                groups = [claims[i : i + args.batch] for i in range(0, len(claims), args.batch)]
+                await run_phase(prepare, pids, client.prepare, groups, 1)
+                await run_phase(unprepare, pids, client.unprepare, groups, 1)
         out["batch"] = {"claims_per_call": args.batch, "prepare": prepare.result(), "unprepare": unprepare.result()}
         out["memory_after"] = memory(target.pids())
+        if args.held:
+            out["held"] = await held_growth(bench, client, args.held)
     finally:
-        with contextlib.suppress(grpc.aio.AioRpcError):
-            await client.unprepare(claims)
         await client.close()
     return out
 
@@ -867,21 +924,8 @@ def mode_grpc(args: argparse.Namespace, kube: Kube, targets: list[Target]) -> di
                 try:
                     if target.start_cmd:
                         one["start"] = start_target(kube, target, args.start_timeout)
-                    cpu = cpu_seconds(target.pids())
-                    claims = create_claims(
-                        kube, namespace, args.node, target, target.claims or args.claims, args.overlap
-                    )
                     time.sleep(args.settle)  # for a driver that watches claims
-                    one["created_cpu_ms_per_1000"] = round((cpu_seconds(target.pids()) - cpu) * 1e6 / len(claims), 1)
-                    path = f"{RESOURCE_API}/namespaces/{namespace}/resourceclaims/{claims[0]['name']}"
-                    taken = []
-                    for _ in range(100):
-                        begin = time.perf_counter()
-                        kube.call("GET", path)
-                        taken.append(time.perf_counter() - begin)
-                    one["api_get_claim_ms"] = summary(taken)
-                    one |= asyncio.run(grpc_target(target, claims, args))
-                    delete_claims(kube, claims)
+                    one |= asyncio.run(grpc_target(Bench(kube, namespace, args, target), target.claims or args.claims))
                     if args.idle_seconds:
                         time.sleep(args.settle)
                         one["idle"] = idle_cpu(target, args.idle_seconds)
@@ -893,7 +937,29 @@ def mode_grpc(args: argparse.Namespace, kube: Kube, targets: list[Target]) -> di
                 finally:
                     if target.start_cmd:
                         one["stop"] = stop_target(target)
+        if args.foreign:
+            foreign_claims(kube, namespace, args, [t for t in targets if t.start_cmd], results)
     return {label: {"summary": aggregate(reps), "repetitions": reps} for label, reps in results.items() if reps}
+
+
+def foreign_claims(
+    kube: Kube, namespace: str, args: argparse.Namespace, targets: list[Target], results: dict[str, list]
+) -> None:
+    """What claims of other nodes cost each driver: memory when it starts among them, CPU when more are made."""
+    for target in targets:
+        say(f"{args.foreign} claims on other nodes: {target.label}")
+        there = create_claims(kube, namespace, args.node, target, args.foreign, True, pool="another-node")
+        for one in results[target.label]:
+            start_target(kube, target, args.start_timeout)
+            time.sleep(args.settle)
+            one["foreign"] = {"claims": args.foreign, "memory": memory(target.pids())}
+            cpu, more = cpu_seconds(target.pids()), args.foreign // 10
+            made = create_claims(kube, namespace, args.node, target, more, True, pool="another-node")
+            delete_claims(kube, made)
+            time.sleep(args.pause)
+            one["foreign"]["cpu_ms_per_1000"] = round((cpu_seconds(target.pids()) - cpu) * 1e6 / more, 1)
+            stop_target(target)
+        delete_claims(kube, there)
 
 
 # --------------------------------------------------------------------------- pod mode
@@ -1218,7 +1284,6 @@ def mode_table(files: list[str]) -> None:
             ("start: CPU, ms", "start/cpu_ms"),
             ("stop on SIGTERM, ms", "stop/ms"),
             ("claims outstanding", "claims"),
-            ("API GET of a claim (harness), p50 ms", "api_get_claim_ms/p50"),
             ("empty call, p50 ms", "empty_call_ms/p50"),
         ]
         levels = dict.fromkeys(c for s in grpc_columns.values() for c in s["level"])
@@ -1232,11 +1297,13 @@ def mode_table(files: list[str]) -> None:
                     f"prepare+unprepare, {c} at once, driver CPU ms per 1000 claims",
                     f"level/{c}/cycle/driver_cpu_ms_per_1000",
                 ),
+                (f"the same with the watch's share, {c} at once", f"level/{c}/cycle/with_watch_cpu_ms_per_1000"),
             ]
         rows += [
-            ("claims created and allocated, driver CPU ms per 1000", "created_cpu_ms_per_1000"),
-            ("prepare p50 ms, first quarter of the claims", "level/1/prepare_p50_ms_by_fill/first_quarter"),
-            ("prepare p50 ms, last quarter of the claims", "level/1/prepare_p50_ms_by_fill/last_quarter"),
+            ("claims held, in the end", "held/claims"),
+            ("prepare p50 ms, first tenth of them", "held/first_tenth_p50_ms"),
+            ("prepare p50 ms, last tenth of them", "held/last_tenth_p50_ms"),
+            ("last / first", "held/growth"),
             ("claims in one call", "batch/claims_per_call"),
             ("prepare, many in one call, p50 ms", "batch/prepare/ms/p50"),
             ("RSS after start, KiB", "start/memory/rss_kib"),
@@ -1245,6 +1312,9 @@ def mode_table(files: list[str]) -> None:
             ("RSS high-water mark, KiB", "memory_after/hwm_kib"),
             ("PSS after load, KiB", "memory_after/pss_kib"),
             ("threads", "memory_after/threads"),
+            ("RSS with the claims held, KiB", "held/memory/rss_kib"),
+            ("RSS high-water mark among claims of other nodes, KiB", "foreign/memory/hwm_kib"),
+            ("CPU ms per 1000 claims made and deleted on other nodes", "foreign/cpu_ms_per_1000"),
             ("idle CPU, % of a core", "idle/cpu_percent_of_one_core"),
             ("fsync+rename probe, p50 ms", "noise/fsync_ms/p50"),
             ("spin probe, ms", "noise/spin_ms"),
@@ -1283,6 +1353,44 @@ def mode_table(files: list[str]) -> None:
             print("| " + " | ".join(str(c) for c in cells) + " |")
 
 
+# --------------------------------------------------------------------------- goals
+
+GOALS: list[tuple[str, str, str, float]] = [
+    ("prepare, 1 in flight, p50 ms", "level/1/prepare/ms/p50", "<=", 1 / 4),
+    ("prepare, 1 in flight, p99 ms", "level/1/prepare/ms/p99", "<=", 1 / 3),
+    ("unprepare, 1 in flight, p50 ms", "level/1/unprepare/ms/p50", "<=", 2 / 3),
+    ("prepares/s at 1 in flight", "level/1/prepare/claims_per_s", ">=", 4),
+    ("prepares/s at 8 in flight", "level/8/prepare/claims_per_s", ">=", 3.5),
+    ("prepares/s at 32 in flight", "level/32/prepare/claims_per_s", ">=", 3.5),
+    ("CPU ms per 1,000, the watch's share included, at 1", "level/1/cycle/with_watch_cpu_ms_per_1000", "<=", 1 / 3),
+    ("CPU ms per 1,000, the watch's share included, at 8", "level/8/cycle/with_watch_cpu_ms_per_1000", "<=", 1 / 3),
+    ("CPU ms per 1,000, the watch's share included, at 32", "level/32/cycle/with_watch_cpu_ms_per_1000", "<=", 1 / 3),
+    ("prepare p50, last 100 beside first 100 of 1,000 held", "held/growth", "own", 1.1),
+    ("resident after load, KiB", "memory_after/rss_kib", "<=", 1),
+    ("peak when started among 3,000 claims of other nodes, KiB", "foreign/memory/hwm_kib", "<=", 1),
+    ("start to first slice, ms", "start/ms/first_slice", "<=", 1 / 5),
+]
+"""Row, where it stands in a result, and what the ratio of the first column to the last has to be; `own`: the figure."""
+
+
+def mode_goals(file: str) -> None:
+    """The first target beside the last, row by row, with what is wanted."""
+    with open(file, encoding="utf-8") as handle:
+        results = json.load(handle)["runs"][-1]["results"]
+    (ours, first), *_, (theirs, last) = results.items()
+    print(f"| | {ours} | {theirs} | ratio | goal | |")
+    print("|---|---|---|---|---|---|")
+    for title, where, sign, goal in GOALS:
+        mine, other = dig(first["summary"], where), dig(last["summary"], where)
+        if not mine or not other:
+            continue
+        ratio = mine["median"] if sign == "own" else mine["median"] / other["median"]
+        reached = ratio >= goal if sign == ">=" else ratio <= goal
+        wanted = f"{sign.replace('own', '<=').replace('<=', '≤').replace('>=', '≥')} {goal:.3g}"
+        cells = [title, show(mine), show(other), f"{ratio:.3g}", wanted, "reached" if reached else "missed"]
+        print("| " + " | ".join(cells) + " |")
+
+
 # --------------------------------------------------------------------------- command line
 
 
@@ -1316,6 +1424,9 @@ def main() -> None:
     one.add_argument("--batch", type=int, default=16, help="claims in one call for the many-claims measurement")
     one.add_argument("--warmup", type=int, default=16, help="claims prepared and unprepared before measuring")
     one.add_argument("--noop-calls", type=int, default=200)
+    one.add_argument("--held", type=int, default=0, help="claims to hold at once, to see what grows (wants overlap)")
+    one.add_argument("--foreign", type=int, default=0, help="claims of other nodes to put beside: what they cost")
+    one.add_argument("--pause", type=float, default=0.3, help="between the making of claims and their use")
     one.add_argument("--settle", type=float, default=2.0)
     one.add_argument("--idle-seconds", type=float, default=30.0)
     two = sub.add_parser("pod", parents=[common], help="pod creation -> Ready")
@@ -1331,9 +1442,14 @@ def main() -> None:
     two.add_argument("--register-wait", type=float, default=5.0, help="pause between driver start and first pod")
     tab = sub.add_parser("table", help="print result files as Markdown")
     tab.add_argument("files", nargs="+")
+    goals = sub.add_parser("goals", help="print the last run of a file beside what is wanted")
+    goals.add_argument("file")
     args = parser.parse_args()
     if args.mode == "table":
         mode_table(args.files)
+        return
+    if args.mode == "goals":
+        mode_goals(args.file)
         return
     if not args.kubeconfig or not args.node or not args.target:
         parser.error("--kubeconfig, --node and at least one --target are needed")

@@ -3,7 +3,7 @@
 `make bench` runs this. Both drivers run as plain processes of this machine against the API server of a kind
 cluster, each in folders of its own, and `dra_bench.py` plays the kubelet; so the figures are of the drivers alone.
 They publish the same number of devices, and claims have admin access, because more claims than devices are in
-flight and our agent refuses to give a device twice.
+flight and our agent refuses to give a device twice. What is below /run on a node is on tmpfs here, too.
 
 The Go driver is kubernetes-sigs/dra-example-driver: build `cmd/dra-example-kubeletplugin` of a checkout and name
 the binary with --go-driver. Without it, only ours is measured.
@@ -24,9 +24,9 @@ NODE = "bench"
 DEVICES = 16
 
 
-def kubectl(*arguments: str, input: str | None = None) -> str:
-    command = ["env", f"NEURON_SIM_CLUSTER={CLUSTER}", str(REPOSITORY / "hack/kubectl"), *arguments]
-    return subprocess.run(command, input=input, capture_output=True, text=True, check=True).stdout
+def run(*command: str, input: str | None = None, **variables: str) -> str:
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, input=input, capture_output=True, text=True, check=True, env=environment).stdout
 
 
 def ours(folder: Path, kubeconfig: Path) -> dict[str, Any]:
@@ -93,78 +93,88 @@ def go(folder: Path, kubeconfig: Path, binary: Path, version: str) -> dict[str, 
     }
 
 
-def prepare(folder: Path) -> Path:
-    for name in ("plugins/neuron.aws.com", "plugins/gpu.example.com", "registry", "cdi", "state", "run"):
+def prepare(folder: Path, tmpfs: Path) -> Path:
+    for name in ("plugins/neuron.aws.com", "plugins/gpu.example.com", "registry", "state"):
         (folder / name).mkdir(parents=True)
+    for name in ("cdi", "run"):
+        (tmpfs / name).mkdir(parents=True)
+        (folder / name).symlink_to(tmpfs / name)
     return folder
 
 
-def device_class(name: str) -> str:
-    expression = f"device.driver == '{name}'"
-    return json.dumps(
-        {
-            "apiVersion": "resource.k8s.io/v1",
-            "kind": "DeviceClass",
-            "metadata": {"name": name},
-            "spec": {"selectors": [{"cel": {"expression": expression}}]},
-        }
-    )
+def device_class(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "DeviceClass",
+        "metadata": {"name": name},
+        "spec": {"selectors": [{"cel": {"expression": f"device.driver == '{name}'"}}]},
+    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--go-driver", type=Path, help="the Go reference driver's binary")
     parser.add_argument("--go-version", default="", help="what it was built from, for the record")
+    parser.add_argument("--kubeconfig", type=Path, help="use this API server instead of a cluster made for it")
     parser.add_argument("--reps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of 64 new claims, for each number in flight")
+    parser.add_argument("--held", type=int, default=1000, help="claims to hold, to see what grows")
+    parser.add_argument("--foreign", type=int, default=3000, help="claims of other nodes")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "build/bench/drivers.json")
     args = parser.parse_args()
 
+    if args.kubeconfig:
+        return measure(args)
     subprocess.run([REPOSITORY / "hack/cluster", "up", "--name", CLUSTER], check=True)
     try:
-        kubeconfig = Path(tempfile.mkstemp(suffix=".kubeconfig")[1])
-        kubeconfig.write_text(kubectl("config", "view", "--raw"))
-        kubectl(
-            "apply",
-            "-f",
-            "-",
-            input=json.dumps({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}),
-        )
-        with tempfile.TemporaryDirectory(prefix="dra-") as scratch:
-            targets = [ours(prepare(Path(scratch) / "a"), kubeconfig)]
-            if args.go_driver:
-                targets.append(go(prepare(Path(scratch) / "b"), kubeconfig, args.go_driver, args.go_version))
-            for target in targets:
-                kubectl("apply", "-f", "-", input=device_class(target["driver"]))
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.unlink(missing_ok=True)
-            command = [
-                sys.executable,
-                str(Path(__file__).with_name("dra_bench.py")),
-                "grpc",
-                "--kubeconfig",
-                str(kubeconfig),
-                "--node",
-                NODE,
-                "--reps",
-                str(args.reps),
-                "--idle-seconds",
-                "10",
-                "--out",
-                str(args.out),
-            ]
-            for target in targets:
-                command += ["--target", json.dumps(target)]
-            status = subprocess.run(command, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode
-            subprocess.run(
-                [sys.executable, str(Path(__file__).with_name("dra_bench.py")), "table", str(args.out)],
-                check=True,
-            )
-            for target in targets if status else ():
-                print(target["label"], Path(target["log"]).read_text()[-3000:], file=sys.stderr)
-        kubeconfig.unlink()
-        return status
+        with tempfile.NamedTemporaryFile("w", suffix=".kubeconfig") as file:
+            kubectl = str(REPOSITORY / "hack/kubectl")
+            file.write(run(kubectl, "config", "view", "--raw", NEURON_SIM_CLUSTER=CLUSTER))
+            file.flush()
+            args.kubeconfig = Path(file.name)
+            return measure(args)
     finally:
         subprocess.run([REPOSITORY / "hack/cluster", "down", "--name", CLUSTER], check=True)
+
+
+def measure(args: argparse.Namespace) -> int:
+    harness = [sys.executable, str(Path(__file__).with_name("dra_bench.py"))]
+
+    def apply(obj: dict[str, Any]) -> None:
+        kubectl = [str(REPOSITORY / "hack/kubectl"), "--existing", "apply", "-f", "-"]
+        run(*kubectl, input=json.dumps(obj), KUBECONFIG=str(args.kubeconfig))
+
+    apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
+    with tempfile.TemporaryDirectory(prefix="dra-") as disk, tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
+        targets = [ours(prepare(Path(disk) / "a", Path(tmpfs) / "a"), args.kubeconfig)]
+        if args.go_driver:
+            folder = prepare(Path(disk) / "b", Path(tmpfs) / "b")
+            targets.append(go(folder, args.kubeconfig, args.go_driver, args.go_version))
+        for target in targets:
+            apply(device_class(target["driver"]))
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.unlink(missing_ok=True)
+        options = {
+            "kubeconfig": args.kubeconfig,
+            "node": NODE,
+            "reps": args.reps,
+            "rounds": args.rounds,
+            "held": args.held,
+            "foreign": args.foreign,
+            "idle-seconds": 10,
+            "out": args.out,
+        }
+        command = [*harness, "grpc", *(f"--{name}={value}" for name, value in options.items())]
+        for target in targets:
+            command += ["--target", json.dumps(target)]
+        status = subprocess.run(command, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode
+        if args.out.exists():
+            subprocess.run([*harness, "table", str(args.out)], check=True)
+            print()
+            subprocess.run([*harness, "goals", str(args.out)], check=True)
+        for target in targets if status else ():
+            print(target["label"], Path(target["log"]).read_text()[-3000:], file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -4,38 +4,70 @@ One cluster for the whole run: a control plane and two workers, `neuron-sim-test
 made when it is not there, and taken down at the end unless it was there before (`make up NAME=neuron-sim-test`
 keeps it between runs). Every test gets a namespace of its own, and leaves its nodes as it found them: after
 each one the nodes are searched for CDI files, views and checkpoint entries that nobody holds any more.
+
+Most of a test's time is waiting, so the tests run in two processes (`pytest -n 2`) where that is possible: a test
+that asks for a `node` keeps to that node, one for each process, and all others have the cluster to themselves.
 """
 
+import fcntl
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness import CLUSTER, REPOSITORY, Cluster
 
+HERE = Path(__file__).parent
+EXISTED = pytest.StashKey[bool]()
+"""Whether the cluster was there before the run. Only the process that pytest was started as knows."""
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """The cluster with the image loaded and the chart installed, as a user would have it."""
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "alone: has the cluster to itself, though it names a node")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Bring up the cluster with the image loaded and the chart installed, as a user would have it."""
+    if "PYTEST_XDIST_WORKER" in os.environ or session.config.option.collectonly:
+        return
     cluster = Cluster()
-    existed = cluster.exists()
-    environment = {**os.environ, "NEURON_SIM_CLUSTER": CLUSTER}
-    try:
-        cluster.run([str(REPOSITORY / "hack/cluster"), "up", "--workers", "2", "--name", CLUSTER], timeout=3600)
-        subprocess.run(["make", "-C", str(REPOSITORY), "load"], env=environment, check=True, timeout=3600)
+    session.config.stash[EXISTED] = cluster.exists()
+    with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        cluster.show([str(REPOSITORY / "hack/cluster"), "up", "--workers", "2", "--name", CLUSTER])
+        cluster.show(["env", f"NEURON_SIM_CLUSTER={CLUSTER}", "make", "-C", str(REPOSITORY), "load"])
         cluster.install()
-        yield cluster
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.stash.get(EXISTED, True) or "NEURON_SIM_KEEP_CLUSTER" in os.environ:
+        return
+    Cluster().run([str(REPOSITORY / "hack/cluster"), "down", "--name", CLUSTER])
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist has to see the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(300))
+        if _alone(item):
+            item.add_marker(pytest.mark.xdist_group("alone"))
+    # First what can go on side by side; then one process has the rest.
+    items.sort(key=_alone)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Hold the cluster from before a test's fixtures until after them: alone, or beside the other process."""
+    descriptor = os.open(HERE, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if _alone(item) else fcntl.LOCK_SH)
+        return (yield)
     finally:
-        if not existed and "NEURON_SIM_KEEP_CLUSTER" not in os.environ:
-            cluster.run([str(REPOSITORY / "hack/cluster"), "down", "--name", CLUSTER])
+        os.close(descriptor)
 
 
-@pytest.fixture
-def namespace(cluster: Cluster) -> Iterator[str]:
-    """A namespace that is gone, and whose devices are free again, when the test is over."""
-    with cluster.namespace() as name:
-        yield name
+def _alone(item: pytest.Item) -> bool:
+    return "node" not in getattr(item, "fixturenames", ()) or item.get_closest_marker("alone") is not None
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -47,8 +79,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         report.sections.append(("cluster", cluster.describe()))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(300))
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace that is gone, and whose devices are free again, when the test is over."""
+    with cluster.namespace() as name:
+        yield name
+
+
+@pytest.fixture
+def node(cluster: Cluster) -> str:
+    """The node that this process's tests keep to."""
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return cluster.workers()[process]

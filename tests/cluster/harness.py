@@ -49,6 +49,10 @@ class Cluster:
             raise Failed(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout if check else done.stdout + done.stderr
 
+    def show(self, command: list[str]) -> None:
+        """Run a command that takes minutes and says how far it is."""
+        subprocess.run(command, check=True, timeout=3600)
+
     def exists(self) -> bool:
         names = subprocess.run(
             ["docker", "ps", "-q", "--filter", f"label=io.x-k8s.kind.cluster={CLUSTER}"],
@@ -95,6 +99,23 @@ class Cluster:
         self.kubectl(
             "wait", "-n", namespace, "--for=condition=Ready", f"--timeout={timeout}s", *names, timeout=timeout + 30
         )
+
+    def wait_ready_after_fault(self, namespace: str, *pods: str, timeout: float = 240) -> None:
+        """`wait_ready` for pods whose devices could not be prepared at first.
+
+        The kubelet itself looks at such a pod again after 60 to 90 s, when it synchronises all of its pods. A change
+        of the pod makes it look at once.
+        """
+
+        def ready() -> bool:
+            self.kubectl(
+                "annotate", "pods", "-n", namespace, "--all", "--overwrite", f"tests/look-again={uuid.uuid4()}"
+            )
+            names = [f"pod/{pod}" for pod in pods]
+            wait = ("wait", "-n", namespace, "--for=condition=Ready", "--timeout=10s", *names)
+            return self.kubectl(*wait, check=False).count("condition met") == len(pods)
+
+        until(ready, what=f"{', '.join(pods)} Ready", timeout=timeout)
 
     def execute(self, namespace: str, pod: str, *command: str, container: str | None = None) -> str:
         return self.kubectl("exec", "-n", namespace, pod, *(["-c", container] if container else []), "--", *command)
@@ -145,7 +166,7 @@ class Cluster:
             timeout=120,
             details=lambda: self.kubectl("get", "neuronnodes"),
         )
-        until(lambda: len(self.slices()) == count, what="their slices published")
+        until(lambda: len(self.complete_pools()) == count, what="their slices published")
 
     def workers(self) -> list[str]:
         return sorted(
@@ -156,6 +177,26 @@ class Cluster:
 
     def slices(self) -> list[Object]:
         return [s for s in self.items("resourceslices") if s["spec"]["driver"] == DRIVER]
+
+    def complete_pools(self) -> set[str]:
+        """The pools (their names are the nodes') of which all slices are there in their newest generation."""
+        found: dict[str, list[Object]] = {}
+        for one in self.slices():
+            found.setdefault(one["spec"]["pool"]["name"], []).append(one["spec"]["pool"])
+        return {
+            name
+            for name, pools in found.items()
+            if {p["generation"] for p in pools} == {pools[0]["generation"]}
+            and len(pools) == pools[0]["resourceSliceCount"]
+        }
+
+    def devices(self, node: str, kind: str = "neuron_device") -> list[Object]:
+        """What a node offers of one resource type, in the order in which the scheduler tries it."""
+        mine = sorted(
+            (s for s in self.slices() if s["spec"]["nodeName"] == node), key=lambda found: found["metadata"]["name"]
+        )
+        offered = [device for one in mine for device in one["spec"].get("devices", [])]
+        return [device for device in offered if device["attributes"]["resourceType"]["string"] == kind]
 
     def agent(self, node: str) -> Object:
         """The agent's pod on a node."""

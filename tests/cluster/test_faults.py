@@ -11,11 +11,6 @@ import pytest
 from harness import PLUGIN_DIR, SYSTEM, Cluster, claim, claim_template, condition, pod, until
 
 
-@pytest.fixture
-def node(cluster: Cluster) -> str:
-    return cluster.workers()[0]
-
-
 def devices_given(cluster: Cluster, namespace: str) -> collections.Counter[tuple[str, str]]:
     return collections.Counter(
         (result["pool"], result["device"])
@@ -66,7 +61,7 @@ def test_agent_killed_while_pods_start_and_stop(cluster: Cluster, namespace: str
         names = [f"w{wave}-{i}" for i in range(5)]
         cluster.apply([pod(name, chips=1, node=node) for name in names], namespace)
         cluster.crash_agent(node)
-        cluster.wait_ready(namespace, *names, timeout=240)
+        cluster.wait_ready_after_fault(namespace, *names)
         assert set(devices_given(cluster, namespace).values()) == {1}
         cluster.kubectl("delete", "pod", "-n", namespace, "--wait=false", *names)
         cluster.crash_agent(node)
@@ -84,17 +79,20 @@ def test_node_reboot(cluster: Cluster, namespace: str, node: str) -> None:
 
     cluster.run(["docker", "restart", node])
 
-    def back() -> bool:
+    def noticed() -> bool:
         (found,) = cluster.items("pods", "-n", namespace)
-        statuses = found["status"].get("containerStatuses", [{}])
-        return statuses[0].get("restartCount", 0) >= 1 and condition(found, "Ready") == "True"
+        return found["status"]["containerStatuses"][0]["restartCount"] >= 1 or condition(found, "Ready") == "False"
 
-    until(back, what="the pod restarted after the reboot", timeout=240)
+    until(noticed, what="the pod's end is noticed", timeout=120)
+    cluster.wait_ready_after_fault(namespace, "before")
+    (again,) = cluster.items("pods", "-n", namespace)
+    assert again["status"]["containerStatuses"][0]["restartCount"] >= 1
     assert cluster.neuron_ls(namespace, "before") == boot
     wait_published(cluster, node)
     assert_serves(cluster, namespace, node)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_api_server_away_for_30_seconds(cluster: Cluster, namespace: str, node: str) -> None:
     cluster.apply(pod("before", chips=1, node=node), namespace)
@@ -166,7 +164,7 @@ def test_full_disk_under_the_cdi_folder(cluster: Cluster, namespace: str, node: 
         assert not cluster.views(node)
     finally:
         cluster.on_node(node, *inside, "umount", "/var/run/cdi")
-    cluster.wait_ready(namespace, "waits", timeout=200)
+    cluster.wait_ready_after_fault(namespace, "waits")
 
 
 def agent_process(cluster: Cluster, node: str) -> str:
@@ -176,10 +174,18 @@ def agent_process(cluster: Cluster, node: str) -> str:
 
 
 def test_claim_deleted_while_its_pod_starts(cluster: Cluster, namespace: str, node: str) -> None:
-    cluster.apply([claim("mine"), pod("p", claim="mine", node=node)], namespace)
+    """The claim goes with its pod, whatever the pod had come to, and then all chips can be given again."""
+    cluster.apply([claim("mine", count=16), pod("p", claim="mine", node=node)], namespace)
+    until(
+        lambda: cluster.get("resourceclaim", "-n", namespace, "mine").get("status", {}).get("allocation"),
+        what="the claim allocated",
+    )
     cluster.kubectl("delete", "resourceclaim", "-n", namespace, "mine", "--wait=false")
     cluster.kubectl("delete", "pod", "-n", namespace, "p", "--timeout=120s")
     until(lambda: not cluster.items("resourceclaims", "-n", namespace), what="the claim gone")
+    cluster.apply(pod("all", chips=16, node=node), namespace)
+    cluster.wait_ready(namespace, "all")
+    assert len(cluster.neuron_ls(namespace, "all")) == 16
 
 
 def test_same_claim_allocated_anew_on_another_node(cluster: Cluster, namespace: str) -> None:
@@ -196,6 +202,7 @@ def test_same_claim_allocated_anew_on_another_node(cluster: Cluster, namespace: 
     assert set(devices_given(cluster, namespace).values()) == {1}
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_rolling_update_under_load(cluster: Cluster, namespace: str, node: str) -> None:
     """Two agents overlap on a node while pods start and stop: every pod starts, none is stuck."""

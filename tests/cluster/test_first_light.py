@@ -11,12 +11,7 @@ def test_plain_pod_gets_one_chip_and_neuron_ls_shows_it(cluster: Cluster, namesp
 
     (device,) = cluster.neuron_ls(namespace, "neuron-inference")
     given = cluster.items("resourceclaims", "-n", namespace)[0]["status"]["allocation"]["devices"]["results"][0]
-    offered = {
-        d["name"]: d
-        for s in cluster.slices()
-        if s["spec"]["pool"]["name"] == given["pool"]
-        for d in s["spec"]["devices"]
-    }[given["device"]]
+    (offered,) = [d for d in cluster.devices(given["pool"]) if d["name"] == given["device"]]
 
     assert device["neuron_device"] == 0, "a container counts its devices from 0"
     assert device["nc_count"] == 4

@@ -65,13 +65,10 @@ def test_nodes_follow_labels_and_pools(cluster: Cluster) -> None:
     cluster.apply(pool("train", "trn1.32xlarge", {"team": "train"}))
     cluster.kubectl("label", "node", node, "team=train")
     until(lambda: instance_types(cluster) == {node: "trn1.32xlarge"}, what="the labelled node a trn1")
-    until(lambda: [len(s["spec"]["devices"]) for s in cluster.slices()] == [16], what="its 16 chips offered")
+    until(lambda: len(cluster.devices(node)) == 16, what="its 16 chips offered")
 
     cluster.apply(pool("train", "inf2.48xlarge", {"team": "train"}))
-    until(
-        lambda: [len(s["spec"]["devices"]) for s in cluster.slices()] == [12],
-        what="12 chips of the inf2 offered",
-    )
+    until(lambda: len(cluster.devices(node)) == 12, what="12 chips of the inf2 offered")
     assert node_labels(cluster, node)["node.kubernetes.io/instance-type"] == "inf2.48xlarge"
 
     cluster.kubectl("label", "node", node, "team-")
@@ -122,11 +119,15 @@ def test_a_clouds_own_label_is_never_overwritten(cluster: Cluster) -> None:
     key, node = "topology.k8s.aws/network-node-layer-3", cluster.workers()[0]
     before = node_labels(cluster, node)[key]
     cluster.kubectl("label", "node", node, f"{key}=nn-theirs", "--overwrite", "--field-manager=cloud")
+
+    def told() -> str:
+        conditions = cluster.get("neuronnodepool", "default")["status"]["conditions"]
+        (complete,) = [c for c in conditions if c["type"] == "LabelsComplete"]
+        return complete["message"] if complete["status"] == "False" else ""
+
     try:
-        until(
-            lambda: condition(cluster.get("neuronnodepool", "default"), "Ready") == "True",
-            what="the pool still ready",
-        )
+        assert f"{node}: {key}=nn-theirs (not {before})" in until(told, what="the pool says that a label is another's")
+        assert condition(cluster.get("neuronnodepool", "default"), "Ready") == "True"
         cluster.kubectl("rollout", "restart", "-n", "neuron-sim-system", "deployment/neuron-sim-operator")
         cluster.kubectl(
             "rollout", "status", "-n", "neuron-sim-system", "deployment/neuron-sim-operator", "--timeout=120s"
@@ -135,6 +136,7 @@ def test_a_clouds_own_label_is_never_overwritten(cluster: Cluster) -> None:
     finally:
         cluster.kubectl("label", "node", node, f"{key}-", "--field-manager=cloud")
         until(lambda: node_labels(cluster, node).get(key) == before, what="our own label back")
+        until(lambda: not told(), what="the pool's labels complete again")
 
 
 def test_one_operator_leads_and_the_other_takes_over(cluster: Cluster) -> None:

@@ -36,6 +36,23 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
+{{/*
+The resource by which a plain pod gets one chip here, empty if it needs a claim: DRA serves it from Kubernetes 1.36 on,
+before that the device plugins do, unless all pools insist on DRA.
+*/}}
+{{- define "neuron-sim.plainResource" -}}
+{{- $roads := list }}
+{{- range $name, $spec := .Values.pools }}
+{{- if $spec }}{{- $roads = append $roads ($spec.resources | default "Auto") }}{{- end }}
+{{- end }}
+{{- $name := .Values.extendedResourceName }}
+{{- if and $name (semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version) -}}
+{{ $name }}
+{{- else if or (has "DevicePlugin" $roads) (and $name (or (not $roads) (has "Auto" $roads))) -}}
+aws.amazon.com/neuron
+{{- end }}
+{{- end }}
+
 {{/* What the "restricted" Pod Security level asks for, and a root file system that cannot be written. */}}
 {{- define "neuron-sim.restrictedPod" -}}
 runAsNonRoot: true

@@ -28,7 +28,8 @@ class PreparedDevice:
     """One allocated device, and the CDI devices that bring it into a container.
 
     `requests` are names as in the allocation result; a `/subrequest` is cut off on the way to the kubelet.
-    Empty: the device belongs to all requests of the claim.
+    Empty: the device belongs to all requests of the claim. The first of `cdi_device_ids` should be this device's
+    alone: the kubelet shows health under it, and of several devices with one id it shows the first.
     """
 
     requests: tuple[str, ...]

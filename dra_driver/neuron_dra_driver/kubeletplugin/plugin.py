@@ -20,6 +20,8 @@ import grpc.aio
 
 from . import sockets
 from .api import DRADriver
+from .health import SERVICES as HEALTH_SERVICES
+from .health import HealthMonitor, HealthService
 from .registration import Registration, RegistrationService
 from .server import SERVICE_VERSION, DRAService
 
@@ -37,7 +39,8 @@ class KubeletPlugin:
 
     `instance`: the pod's uid where two processes may overlap (a DaemonSet's rolling update with maxSurge),
     else None. `on_registration` is called each time the kubelet reports; `registration` holds the last
-    report, None as long as there was none.
+    report, None as long as there was none. `health`: what the driver says about its devices; without one the
+    kubelet is not told that it could ask.
     """
 
     def __init__(
@@ -50,12 +53,14 @@ class KubeletPlugin:
         instance: str | None = None,
         grace: float = 10.0,
         on_registration: Callable[[Registration], None] | None = None,
+        health: HealthMonitor | None = None,
     ) -> None:
         self._driver_name = driver_name
         self._plugins_dir = plugins_dir
         self._registry_dir = registry_dir
         self._grace = grace
         self._on_registration = on_registration
+        self._health = health
         self._service = DRAService(driver)
         self._running = AsyncExitStack()
         self.service_socket = sockets.service_socket(plugins_dir, driver_name=driver_name, instance=instance)
@@ -70,12 +75,15 @@ class KubeletPlugin:
         self.service_socket.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         sockets.remove_dead(self._plugins_dir, self._registry_dir, driver_name=self._driver_name)
         async with AsyncExitStack() as starting:
-            service = await _serve(self.service_socket, self._service.handlers())
-            starting.push_async_callback(self._stop_service, service)
+            health = HealthService(self._health) if self._health is not None else None
+            service = await _serve(
+                self.service_socket, self._service.handlers(), *(health.handlers() if health is not None else ())
+            )
+            starting.push_async_callback(self._stop_service, service, health)
             registration = RegistrationService(
                 driver_name=self._driver_name,
                 endpoint=self.service_socket,
-                services=(SERVICE_VERSION,),
+                services=(SERVICE_VERSION, *(HEALTH_SERVICES if health is not None else ())),
                 on_registration=self._registered,
             )
             registrar = await _serve(self.registration_socket, registration.handlers())
@@ -103,18 +111,23 @@ class KubeletPlugin:
                 # An error as the answer would make the kubelet drop a plugin that works.
                 log.exception("the registration callback failed")
 
-    async def _stop_service(self, server: grpc.aio.Server) -> None:
+    async def _stop_service(self, server: grpc.aio.Server, health: HealthService | None) -> None:
         stopping = asyncio.create_task(server.stop(self._grace + ANSWERS_LEAVE))
+        # Streams end now: the server would wait for them, and the kubelet has let go of this process already.
+        streams = asyncio.create_task(health.close(ANSWERS_LEAVE)) if health is not None else None
         await self._service.drain(self._grace)
+        if streams is not None and not await streams:
+            log.warning("nobody reads a stream of device health; cut off")
+            await server.stop(None)
         await stopping
         # A call that was on its way in while the first drain looked.
         await self._service.drain(0)
 
 
-async def _serve(path: Path, handlers: grpc.GenericRpcHandler) -> grpc.aio.Server:
+async def _serve(path: Path, *handlers: grpc.GenericRpcHandler) -> grpc.aio.Server:
     sockets.take(path)
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((handlers,))
+    server.add_generic_rpc_handlers(handlers)
     server.add_insecure_port(f"unix://{path.absolute()}")
     await server.start()
     return server

@@ -18,6 +18,7 @@ def register(registry: kopf.OperatorRegistry, *, fleet: Fleet, wake: Callable[[b
     """Watch all kinds that plans are made from; ``wake(relist)`` is called on changes."""
     _watch(registry, kube.POOLS, fleet.pools, wake)
     _watch(registry, kube.NEURON_NODES, fleet.neuron_nodes, wake)
+    _watch(registry, kube.FAULTS, fleet.faults, wake)
     _watch(registry, kube.NODES, fleet.nodes, wake)
 
     @kopf.on.login(registry=registry)

@@ -3,7 +3,8 @@
 Without its driver a kubelet cannot unprepare a claim and holds the pod Terminating for ever, so pods that hold
 our devices have to go first. Then the pools are deleted, and what follows from that is done here by the same
 pure plan as in the operator, whether or not the operator is alive: it does not run while real Neuron is in
-the cluster, and that is when people uninstall. Both may do it at once, every write can be made twice.
+the cluster, and that is when people uninstall. Both may do it at once, every write can be made twice. Resources of
+our device plugin, which the kubelet still reports for a moment, are nobody's concern any more.
 
 The slices are the agents' to delete. Where an agent is gone, its slices are deleted here after half of the
 time. A pod that got a device between the first look and the deletion of the pools is waited for: the agents
@@ -12,7 +13,7 @@ are still there, and Helm leaves them while this fails.
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,7 +70,8 @@ async def uninstall(api: Api, *, driver_name: str, timeout: float, say: Say) -> 
             say(f"  {line}")
         say("Delete these pods, then uninstall again. Nothing was changed.")
         return 1
-    await _delete_pools(api, say=say)
+    await _delete_all(api, kube.POOLS, "NeuronNodePool", say=say)
+    await _delete_all(api, kube.FAULTS, "NeuronFault", say=say)
 
     loop = asyncio.get_running_loop()
     start = loop.time()
@@ -91,12 +93,12 @@ async def uninstall(api: Api, *, driver_name: str, timeout: float, say: Say) -> 
     return 0
 
 
-async def _delete_pools(api: Api, *, say: Say) -> None:
-    for pool in await _items(api, kube.POOLS):
-        name = pool["metadata"]["name"]
-        say(f"deleting NeuronNodePool {name}")
+async def _delete_all(api: Api, resource: kube.Resource, kind: str, *, say: Say) -> None:
+    for item in await _items(api, resource):
+        name = item["metadata"]["name"]
+        say(f"deleting {kind} {name}")
         try:
-            await api.delete(kube.POOLS, name)
+            await api.delete(resource, name)
         except NotFound:
             continue
 
@@ -108,8 +110,10 @@ async def _clean(api: Api, *, driver_name: str) -> _Left:
     fleet.nodes.replace(nodes.items, version=nodes.version)
     fleet.pools.replace(await _items(api, kube.POOLS), version=0)
     fleet.neuron_nodes.replace(await _items(api, kube.NEURON_NODES), version=0)
-    snapshot = fleet.snapshot()
-    assert snapshot is not None
+    fleet.faults.replace([], version=0)
+    known = fleet.snapshot()
+    assert known is not None
+    snapshot = replace(known, nodes=[replace(node, neuron_capacity=()) for node in known.nodes])
     await applying.apply(plan(snapshot, now=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")), api=api, fleet=fleet)
     slices = await api.list(kube.SLICES, labels=f"{names.LABEL_SIMULATED}=true", fields=f"spec.driver={driver_name}")
     return _Left(

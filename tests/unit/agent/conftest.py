@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,20 +32,26 @@ def claim(
     name: str = "mine",
     *,
     uid: str = "",
-    devices: dict[str, list[int]] | None = None,
+    devices: Mapping[str, Sequence[int | str]] | None = None,
     pool: str = NODE,
     annotations: dict[str, str] | None = None,
     admin: bool = False,
     results: list[Object] | None = None,
+    config: Sequence[Object] = (),
 ) -> Object:
-    """An allocated ResourceClaim; `devices`: device numbers by request."""
+    """An allocated ResourceClaim; `devices`: numbers of chips, or names, by request; `config`: see `opaque`."""
     granted = {"neurons": [0]} if devices is None else devices
     if results is None:
         results = [
-            {"request": request, "driver": DRIVER, "pool": pool, "device": f"neuron-device-{n}"}
+            {
+                "request": request,
+                "driver": DRIVER,
+                "pool": pool,
+                "device": device if isinstance(device, str) else f"neuron-device-{device}",
+            }
             | ({"adminAccess": True} if admin else {})
-            for request, numbers in granted.items()
-            for n in numbers
+            for request, given in granted.items()
+            for device in given
         ]
     names = dict.fromkeys(result["request"].partition("/")[0] for result in results)
     return {
@@ -57,9 +63,28 @@ def claim(
             "uid": uid or f"uid-of-{name}",
             "annotations": annotations or {},
         },
-        "spec": {"devices": {"requests": [{"name": request, "exactly": {}} for request in names]}},
-        "status": {"allocation": {"devices": {"results": results}}},
+        "spec": {
+            "devices": {
+                "requests": [{"name": request, "exactly": {"deviceClassName": "some.class"}} for request in names],
+                "config": [
+                    {key: value for key, value in entry.items() if key != "source"}
+                    for entry in config
+                    if entry["source"] == "FromClaim"
+                ],
+            }
+        },
+        "status": {"allocation": {"devices": {"results": results, "config": list(config)}}},
     }
+
+
+def opaque(parameters: Any, *, source: str = "FromClaim", requests: Sequence[str] = (), driver: str = DRIVER) -> Object:
+    """An entry of an allocation's configuration, as the scheduler writes it."""
+    return {"source": source, "requests": list(requests), "opaque": {"driver": driver, "parameters": parameters}}
+
+
+def lnc(value: Any, **entry: Any) -> Object:
+    """A NeuronConfig."""
+    return opaque({"apiVersion": "neuron.aws.com/v1", "kind": "NeuronConfig", "logicalNeuronCore": value}, **entry)
 
 
 @dataclass
@@ -68,6 +93,7 @@ class FakeApi:
 
     url: str = ""
     away: bool = False
+    keeps_counters: bool = True
     objects: dict[tuple[str, str, str], Object] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     version: int = 100
@@ -121,6 +147,10 @@ class FakeApi:
                 return await self._watch(request, plural, selector)
             if request.method == "POST":
                 body = await request.json()
+                if not self.keeps_counters:
+                    body["spec"].pop("sharedCounters", None)
+                if "dryRun" in request.query:
+                    return web.json_response(body, status=201)
                 body["metadata"].setdefault("name", f"{body['metadata'].get('generateName', '')}{self.version}")
                 return web.json_response(self.put(plural, body), status=201)
             items = [obj for obj in self.items(plural) if _selected(obj, selector)]
@@ -131,8 +161,13 @@ class FakeApi:
         if request.method == "PUT":
             return web.json_response(self.put(plural, await request.json()))
         if request.method == "PATCH":
-            assert sub == "status"
+            if plural == "resourceclaims":  # its conditions, which test_claim_status is about
+                assert (request.content_type, sub) == ("application/json-patch+json", "status")
+                return web.json_response(found)
             assert request.content_type == "application/merge-patch+json"
+            if plural == "pods":
+                return self._annotate(found, await request.json())
+            assert sub == "status"
             status = (await request.json())["status"]
             found = self.objects[plural, namespace, name]
             changed = {**found, "metadata": dict(found["metadata"])}
@@ -141,6 +176,14 @@ class FakeApi:
         if request.method == "DELETE":
             self.delete(plural, name, namespace)
         return web.json_response(found)
+
+    def _annotate(self, pod: Object, patch: Object) -> web.Response:
+        assert patch.keys() == {"metadata"}
+        assert patch["metadata"].keys() == {"uid", "annotations"}
+        if patch["metadata"]["uid"] != pod["metadata"]["uid"]:
+            return _status(409, "the uid in the precondition is another")
+        annotations = pod["metadata"].get("annotations", {}) | patch["metadata"]["annotations"]
+        return web.json_response(self.put("pods", {**pod, "metadata": {**pod["metadata"], "annotations": annotations}}))
 
     async def _watch(self, request: web.Request, plural: str, selector: str) -> web.StreamResponse:
         assert request.query["allowWatchBookmarks"] == "true"
@@ -165,9 +208,9 @@ def _selected(obj: Object, selector: str) -> bool:
     for term in filter(None, selector.split(",")):
         path, _, value = term.partition("=")
         found: Any = obj
-        for part in path.split("."):
+        for part in path.rstrip("!").split("."):
             found = found.get(part, {})
-        if found != value.lstrip("="):
+        if (found != value.lstrip("=")) != path.endswith("!"):
             return False
     return True
 
@@ -231,6 +274,12 @@ def trn2() -> SimulatedNode:
     return standalone(name=NODE, type_name="trn2.48xlarge")
 
 
+@pytest.fixture(scope="session")
+def cut() -> SimulatedNode:
+    """A trn2.48xlarge that offers chips, logical cores (2 physical ones each) and physical cores."""
+    return standalone(name=NODE, type_name="trn2.48xlarge", partitions="physical")
+
+
 @dataclass(frozen=True)
 class Host:
     """A node's folders, and a fresh process's look at them."""
@@ -287,6 +336,8 @@ class Host:
             driver_name=DRIVER,
             plugins_dir=self.root / "plugins",
             registry_dir=registry,
+            device_plugins_dir=self.root / "device-plugins",
+            pod_resources_dir=self.root / "pod-resources",
             cdi_dir=self.cdi,
             state_dir=self.root / "state",
             run_dir=self.root / "run",
@@ -328,10 +379,10 @@ def allocation(obj: Object) -> Allocation:
     return allocation_on(obj, uid=obj["metadata"]["uid"], driver=DRIVER, pool=NODE)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     """The builders above, for tests: `make.claim(…)`, `make.allocation(…)`, `make.kubeconfig(…)`."""
-    return SimpleNamespace(claim=claim, allocation=allocation, kubeconfig=kubeconfig)
+    return SimpleNamespace(claim=claim, allocation=allocation, kubeconfig=kubeconfig, opaque=opaque, lnc=lnc)
 
 
 @pytest.fixture

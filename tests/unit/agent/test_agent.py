@@ -122,7 +122,7 @@ async def test_a_pod_from_prepare_to_unprepare(
         answer = (await kubelet.prepare(mine))["uid-of-mine"]
         assert answer.error == ""
         assert [d.device_name for d in answer.devices] == ["neuron-device-4", "neuron-device-5"]
-        assert {i for d in answer.devices for i in d.cdi_device_ids} == {"neuron.aws.com/claim=uid-of-mine_neurons"}
+        assert {i for d in answer.devices for i in d.cdi_device_ids} >= {"neuron.aws.com/claim=uid-of-mine_neurons"}
         await eventually(lambda: api.items("neuronnodes")[0]["status"]["preparedClaims"] == 1)
 
         api.delete("resourceclaims", "mine", "team")
@@ -179,6 +179,28 @@ async def test_it_leaves_the_checkpoint_while_a_claim_is_held(
     async with running(Agent(host.settings(), kube)):
         assert (await kubelet.unprepare(mine))["uid-of-mine"].error == ""
     assert host.leftovers() == []
+
+
+async def test_cores_are_published_with_the_counters_that_keep_them_apart(
+    api: Any, kube: Any, host: Any, eventually: Wait
+) -> None:
+    api.put("neuronnodes", neuron_node(partitions="logical"))
+    async with running(Agent(host.settings(), kube)):
+        await eventually(lambda: len(api.items("resourceslices")) == 4, "two slices of devices and two of counters")
+    slices = [found["spec"] for found in api.items("resourceslices")]
+    assert [len(spec.get("devices", [])) for spec in slices] == [64, 16, 0, 0]
+    assert [len(spec.get("sharedCounters", [])) for spec in slices] == [0, 0, 8, 8]
+
+
+async def test_nothing_that_overlaps_is_offered_where_the_api_server_drops_counters(
+    api: Any, kube: Any, host: Any, eventually: Wait
+) -> None:
+    api.keeps_counters = False
+    api.put("neuronnodes", neuron_node(partitions="logical"))
+    async with running(Agent(host.settings(), kube)):
+        await eventually(lambda: api.items("resourceslices"))
+    (found,) = api.items("resourceslices")
+    assert [device["name"] for device in found["spec"]["devices"]] == [f"neuron-device-{n}" for n in range(16)]
 
 
 async def test_a_changed_neuron_node_is_published_again(api: Any, kube: Any, host: Any, eventually: Wait) -> None:

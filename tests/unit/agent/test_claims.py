@@ -15,35 +15,28 @@ def read(claim: dict[str, Any], *, uid: str = "") -> Allocation:
     return allocation_on(claim, uid=uid or claim["metadata"]["uid"], driver=DRIVER, pool=NODE)
 
 
-def numbering(allocation: Allocation) -> dict[str, dict[int, int]]:
-    """Number in the container → number on the host, by request."""
-    return {
-        request.name: {request.first_index + n: device.index for n, device in enumerate(request.devices)}
-        for request in allocation.requests
-    }
+def names(allocation: Allocation) -> dict[str, list[str]]:
+    """The devices of each request."""
+    return {request.name: [device.name for device in request.devices] for request in allocation.requests}
 
 
-def test_one_device(make: Any) -> None:
-    assert numbering(read(make.claim(devices={"neurons": [7]}))) == {"neurons": {0: 7}}
+def test_chips_cores_and_the_node_are_all_devices(make: Any) -> None:
+    devices = {"a": ["neuron-device-7"], "b": ["neuron-core-3", "neuron-physical-core-99"], "c": ["neuron-node"]}
+    assert names(read(make.claim(devices=devices))) == devices
 
 
-def test_devices_of_a_request_are_in_host_order_whatever_the_allocator_chose(make: Any) -> None:
-    assert numbering(read(make.claim(devices={"n": [10, 2, 9]}))) == {"n": {0: 2, 1: 9, 2: 10}}
-
-
-def test_all_devices(make: Any) -> None:
-    assert numbering(read(make.claim(devices={"all": list(range(16))}))) == {"all": {n: n for n in range(16)}}
-
-
-def test_numbers_run_on_over_requests_in_the_order_of_the_spec(make: Any) -> None:
+def test_requests_are_in_the_order_of_the_spec(make: Any) -> None:
     claim = make.claim(devices={"b": [4, 5], "a": [0]})
     claim["status"]["allocation"]["devices"]["results"].reverse()
-    assert numbering(read(claim)) == {"b": {0: 4, 1: 5}, "a": {2: 0}}
+    assert list(names(read(claim))) == ["b", "a"]
 
 
-def test_a_claim_made_by_the_scheduler_counts_anew_per_container(make: Any) -> None:
-    claim = make.claim(devices={"container-0-request-0": [3], "container-1-request-0": [4]}, annotations=EXTENDED)
-    assert numbering(read(claim)) == {"container-0-request-0": {0: 3}, "container-1-request-0": {0: 4}}
+def test_a_claim_made_by_the_scheduler_has_requests_of_several_containers(make: Any) -> None:
+    requests = ["container-0-request-0", "container-0-request-1", "container-1-request-0"]
+    claim = make.claim(devices={name: [n] for n, name in enumerate(requests)}, annotations=EXTENDED)
+    assert [request.user for request in read(claim).requests] == ["container-0", "container-0", "container-1"]
+    claim = make.claim(devices={name: [n] for n, name in enumerate(requests)})
+    assert [request.user for request in read(claim).requests] == ["", "", ""]
 
 
 def test_first_available_is_known_by_its_main_request(make: Any) -> None:
@@ -67,7 +60,7 @@ def test_devices_of_other_drivers_and_pools_are_not_ours(make: Any) -> None:
         {"request": "n", "driver": DRIVER, "pool": NODE, "device": "neuron-device-3"},
         {"request": "far", "driver": DRIVER, "pool": "a-network-pool", "device": "neuron-device-0"},
     ]
-    assert numbering(read(make.claim(results=results))) == {"n": {0: 3}}
+    assert names(read(make.claim(results=results))) == {"n": ["neuron-device-3"]}
 
 
 def test_the_pods_name_for_a_claim_from_a_template(make: Any) -> None:
@@ -97,18 +90,18 @@ def test_nothing_of_ours_at_all(make: Any) -> None:
         read(make.claim(results=[{"request": "r", "driver": "dra.net", "pool": NODE, "device": "efa-0"}]))
 
 
-def test_a_device_that_no_such_driver_has(make: Any) -> None:
-    with pytest.raises(ClaimError, match="gpu-0 is not one that this driver offers"):
-        read(make.claim(results=[{"request": "r", "driver": DRIVER, "pool": NODE, "device": "gpu-0"}]))
+def test_configuration_that_is_wrong_names_the_claim_and_the_place(make: Any) -> None:
+    with pytest.raises(ClaimError, match=r"^claim team/mine: spec.devices.config\[0\] .* unknown field"):
+        read(make.claim(config=[make.opaque({"apiVersion": "neuron.aws.com/v1", "kind": "NeuronConfig", "lnc": 1})]))
 
 
-@pytest.mark.parametrize(("source", "where"), [("FromClaim", "spec.devices.config"), ("FromClass", "DeviceClass")])
-def test_configuration_for_our_driver_is_refused_by_name(make: Any, source: str, where: str) -> None:
-    claim = make.claim()
-    config = {"source": source, "opaque": {"driver": DRIVER, "parameters": {"kind": "NeuronConfig"}}}
-    claim["status"]["allocation"]["devices"]["config"] = [config]
-    with pytest.raises(ClaimError, match=f"NeuronConfig .* not support yet: remove .*{where}"):
-        read(claim)
+def test_each_request_has_its_configuration(make: Any) -> None:
+    claim = make.claim(devices={"a/sub": [0], "b": [1]}, config=[make.lnc(1, requests=["a"]), make.lnc(2)])
+    claim["status"]["allocation"]["devices"]["config"].reverse()
+    a, b = read(claim).requests
+    assert a.config.neuron
+    assert b.config.neuron
+    assert (a.config.neuron.logical_neuron_core, b.config.neuron.logical_neuron_core) == (1, 2)
 
 
 def test_configuration_for_other_drivers_is_theirs(make: Any) -> None:

@@ -86,6 +86,38 @@ async def test_a_pods_claims_fail_one_by_one(setting: Setting, make: Any) -> Non
     assert "does not exist any more" in str(answers[2])
 
 
+async def test_wrong_configuration_is_told_and_leaves_nothing(setting: Setting, host: Any, make: Any) -> None:
+    field = {"apiVersion": "neuron.aws.com/v1", "kind": "NeuronConfig", "logicalNeuronCoreCount": 1}
+    refs = [
+        setting.add(make.claim("field", config=[make.opaque(field)])),
+        setting.add(make.claim("value", config=[make.lnc(1), make.lnc(4)])),
+        setting.add(make.claim("good", config=[make.lnc(1)])),
+    ]
+    answers = await setting.prepare(*refs)
+    assert [type(answer) for answer in answers] == [ClaimError, ClaimError, tuple]
+    assert 'claim team/field: spec.devices.config[0] (NeuronConfig): strict decoding error: unknown field "logical' in (
+        str(answers[0])
+    )
+    assert "claim team/value: spec.devices.config[1] (NeuronConfig): logicalNeuronCore is 4" in str(answers[1])
+    assert await setting.unprepare(refs[2]) == [None]
+    assert host.leftovers() == []
+
+
+async def test_a_claim_with_another_lnc_on_a_chip_waits_for_the_first(
+    setting: Setting, make: Any, cut: SimulatedNode
+) -> None:
+    setting.node = cut
+    first = setting.add(make.claim("first", devices={"n": ["neuron-core-0"]}))
+    other = setting.add(make.claim("other", devices={"n": ["neuron-core-1"]}, config=[make.lnc(1)]))
+    answers = await setting.prepare(first, other)
+    assert "logical NeuronCore configuration 1, and claim team/first (uid uid-of-first) uses other cores" in (
+        str(answers[1])
+    )
+    del setting.claims["first"]  # deleted, and not yet unprepared here
+    (answer,) = await setting.prepare(other)
+    assert [device.device for device in answer] == ["neuron-core-1"]
+
+
 async def test_prepared_again_it_answers_the_same(setting: Setting, make: Any) -> None:
     ref = setting.add(make.claim(devices={"n": [3, 4]}))
     assert await setting.prepare(ref) == await setting.prepare(ref)
@@ -216,10 +248,10 @@ async def test_a_process_that_hangs_with_the_lock(setting: Setting, host: Any, m
 async def test_durations_are_counted_by_result(setting: Setting, make: Any) -> None:
     await setting.prepare(setting.add(make.claim()))
     await setting.prepare(ClaimRef("team", "gone", "u"))
-    text = setting.metrics.render().decode()
-    assert 'neuron_sim_agent_prepare_duration_seconds_count{result="success"} 1.0' in text
-    assert 'neuron_sim_agent_prepare_duration_seconds_count{result="error"} 1.0' in text
-    assert 'neuron_sim_agent_unprepare_duration_seconds_count{result="error"} 0.0' in text
+    samples = dict(line.rsplit(" ", 1) for line in setting.metrics.render().decode().splitlines() if line[0] != "#")
+    assert float(samples['neuron_sim_agent_prepare_duration_seconds_count{result="success"}']) == 1
+    assert float(samples['neuron_sim_agent_prepare_duration_seconds_count{result="error"}']) == 1
+    assert float(samples['neuron_sim_agent_unprepare_duration_seconds_count{result="error"}']) == 0
 
 
 def store_on(host: Any, full: Path, which: str) -> ClaimStore:

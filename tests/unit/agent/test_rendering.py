@@ -1,6 +1,7 @@
 """What a prepared claim is on disk: the CDI file, the view, the metadata file."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,11 +53,20 @@ def test_cdi_file(host: Any, store: Any, make: Any, trn2: SimulatedNode) -> None
             },
         }
 
+    def marker(request: str, name: str) -> dict[str, Any]:
+        return {"name": f"uid-of-mine_{request}_{name}", "containerEdits": {"env": ["NEURON_SIM_SIMULATED=true"]}}
+
     assert spec == {
         "cdiVersion": "0.6.0",
         "kind": "neuron.aws.com/claim",
         "annotations": {"neuron-sim.dev/simulated": "true", "neuron-sim.dev/claim": "team/mine"},
-        "devices": [device("main", 0), device("more", 1, 2)],
+        "devices": [
+            device("main", 0),
+            device("more", 1, 2),
+            marker("main", "neuron-device-5"),
+            marker("more", "neuron-device-2"),
+            marker("more", "neuron-device-3"),
+        ],
     }
     assert record["uid"] == "uid-of-mine"
     assert [d["device"] for d in record["devices"]] == ["neuron-device-5", "neuron-device-2", "neuron-device-3"]
@@ -66,6 +76,129 @@ def test_chips_without_logical_cores_have_no_such_variable(host: Any, store: Any
     prepare(store, make.claim(), standalone(name="worker-1", type_name="trn1.32xlarge"))
     (path,) = host.cdi.iterdir()
     assert json.loads(path.read_bytes())["devices"][0]["containerEdits"]["env"] == ["NEURON_SIM_SIMULATED=true"]
+
+
+def environment(host: Any, *, request: int = 0) -> dict[str, str]:
+    """The variables of a prepared claim's request."""
+    (path,) = host.cdi.iterdir()
+    return dict(
+        line.split("=", 1) for line in json.loads(path.read_bytes())["devices"][request]["containerEdits"]["env"]
+    )
+
+
+def device_files(host: Any) -> list[list[str]]:
+    (path,) = host.cdi.iterdir()
+    return [
+        [node["path"] for node in device["containerEdits"]["deviceNodes"]]
+        for device in json.loads(path.read_bytes())["devices"]
+        if "deviceNodes" in device["containerEdits"]
+    ]
+
+
+def view(host: Any, request: str = "n") -> Any:
+    return json.loads((host.views / "uid-of-mine" / request / "view.json").read_bytes())
+
+
+def test_cores_of_two_chips(host: Any, store: Any, make: Any, cut: SimulatedNode) -> None:
+    """A file and a row for each chip, with the cores that were given under the container's numbers."""
+    devices = ["neuron-core-6", "neuron-core-40", "neuron-core-5"]
+    answer = prepare(store, make.claim(devices={"n": devices}), cut)
+    assert device_files(host) == [["/dev/neuron0", "/dev/neuron1"]]
+    assert environment(host)["NEURON_RT_VISIBLE_CORES"] == "1-2,4"
+    assert environment(host)["NEURON_LOGICAL_NC_CONFIG"] == "2"
+    seen = [(d["index"], d["host_index"], d["core_ids"], d["core_count"]) for d in view(host)["devices"]]
+    assert seen == [(0, 1, [1, 2], 2), (1, 10, [4], 1)]
+    assert [device.device for device in answer] == ["neuron-core-5", "neuron-core-6", "neuron-core-40"]
+
+
+def test_each_core_has_a_file_that_stays_the_same(host: Any, store: Any, make: Any, cut: SimulatedNode) -> None:
+    """Processes hold locks on them while the claim is prepared again."""
+    claim = make.claim(devices={"n": ["neuron-core-6", "neuron-device-3"]})
+
+    def files() -> dict[str, int]:
+        return {path.name: path.stat().st_ino for path in (host.views / "uid-of-mine" / "n" / "cores").iterdir()}
+
+    prepare(store, claim, cut)
+    before = files()
+    assert sorted(before) == ["2", "4", "5", "6", "7"]
+    prepare(store, claim, cut)
+    assert files() == before
+
+
+def test_a_chip_beside_cores_is_listed_with_them(host: Any, store: Any, make: Any, cut: SimulatedNode) -> None:
+    prepare(store, make.claim(devices={"n": ["neuron-core-4", "neuron-device-0"]}), cut)
+    assert environment(host)["NEURON_RT_VISIBLE_CORES"] == "0-4"
+
+
+def test_all_cores_of_a_chip_need_no_list(host: Any, store: Any, make: Any, cut: SimulatedNode) -> None:
+    prepare(store, make.claim(devices={"n": [f"neuron-core-{n}" for n in range(4)]}), cut)
+    assert "NEURON_RT_VISIBLE_CORES" not in environment(host)
+
+
+def test_a_container_of_a_scheduler_made_claim_has_one_list(
+    host: Any, store: Any, make: Any, cut: SimulatedNode
+) -> None:
+    devices = {"container-0-request-0": [9], "container-0-request-1": ["neuron-core-1"], "container-1-request-0": [2]}
+    annotations = {"resource.kubernetes.io/extended-resource-claim": "true"}
+    prepare(store, make.claim(devices=devices, annotations=annotations), cut)
+    assert device_files(host) == [["/dev/neuron0"], ["/dev/neuron1"], ["/dev/neuron0"]]
+    lists = [environment(host, request=n).get("NEURON_RT_VISIBLE_CORES") for n in range(3)]
+    assert lists == ["0-3,5", "0-3,5", None]
+
+
+def test_nobody_knows_which_requests_of_a_claim_a_container_uses(
+    host: Any, store: Any, make: Any, cut: SimulatedNode
+) -> None:
+    prepare(store, make.claim(devices={"a": ["neuron-core-0"], "b": ["neuron-core-1"]}), cut)
+    assert [environment(host, request=n).get("NEURON_RT_VISIBLE_CORES") for n in (0, 1)] == [None, None]
+    assert [view(host, request)["devices"][0]["core_ids"] for request in "ab"] == [[0], [5]]
+
+
+def test_another_lnc(host: Any, store: Any, make: Any, cut: SimulatedNode) -> None:
+    claim = make.claim(devices={"n": ["neuron-core-5"]}, config=[make.lnc(1)])
+    prepare(store, claim, cut)
+    assert environment(host)["NEURON_LOGICAL_NC_CONFIG"] == "1"
+    assert environment(host)["NEURON_RT_VISIBLE_CORES"] == "2-3"
+    assert view(host)["logical_neuroncore_config"] == 1
+
+
+def test_our_own_configuration(host: Any, store: Any, make: Any, trn2: SimulatedNode) -> None:
+    parameters = {
+        "apiVersion": "neuron-sim.dev/v1alpha1",
+        "kind": "SimulationConfig",
+        "environment": {"NEURON_RT_LOG_LEVEL": "INFO", "NEURON_CC_FLAGS": "--a=b c"},
+    }
+    prepare(store, make.claim(config=[make.opaque(parameters)]), trn2)
+    assert environment(host) == {
+        "NEURON_SIM_SIMULATED": "true",
+        "NEURON_LOGICAL_NC_CONFIG": "2",
+        "NEURON_RT_LOG_LEVEL": "INFO",
+        "NEURON_CC_FLAGS": "--a=b c",
+    }
+
+
+@pytest.mark.parametrize(("servers", "mode"), [(1, "4"), (2, "2"), (4, "1")])
+def test_a_whole_node_of_an_ultraserver(host: Any, store: Any, make: Any, servers: int, mode: str) -> None:
+    parameters = {"apiVersion": "neuron.aws.com/v1", "kind": "UltraServerConfig", "ultraserverMode": servers}
+    node = standalone(name="worker-1", type_name="trn2u.48xlarge", partitions="logical", devices="both")
+    claim = make.claim(devices={"n": ["neuron-node"]}, config=[make.opaque(parameters), make.lnc(1)])
+    answer = prepare(store, claim, node)
+    assert [device.device for device in answer] == ["neuron-node"]
+    assert device_files(host) == [[f"/dev/neuron{n}" for n in range(16)]]
+    assert environment(host)["NEURON_RT_ULTRASERVER_MODE"] == mode
+    assert environment(host)["NEURON_LOGICAL_NC_CONFIG"] == "1"
+    assert sum(device["core_count"] for device in view(host)["devices"]) == 128
+
+
+def test_what_a_device_plugin_gives_has_no_claims_metadata(
+    host: Any, store: Any, make: Any, trn2: SimulatedNode
+) -> None:
+    allocation = replace(make.allocation(make.claim(devices={"n": ["neuron-core-3"]})), origin="device-plugin")
+    store.prepare(allocation, trn2)
+    (path,) = host.cdi.iterdir()
+    assert "dra-device-attributes" not in path.read_text()
+    assert environment(host)["NEURON_RT_VISIBLE_CORES"] == "3"
+    assert [entry.origin for entry in host.opened().prepared()] == ["device-plugin"]
 
 
 def test_views_number_on_over_requests(host: Any, store: Any, make: Any, trn2: SimulatedNode) -> None:
@@ -104,7 +237,7 @@ def test_metadata_file_says_what_the_slice_says(host: Any, store: Any, make: Any
 def test_containers_may_read_whoever_they_run_as(host: Any, store: Any, make: Any, trn2: SimulatedNode) -> None:
     prepare(store, make.claim(), trn2)
     folder = host.views / "uid-of-mine" / "neurons"
-    assert all(path.stat().st_mode & 0o444 == 0o444 for path in folder.iterdir())
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in folder.rglob("*"))
     assert folder.stat().st_mode & 0o555 == 0o555
 
 
@@ -114,9 +247,17 @@ def test_a_device_that_the_node_does_not_have_any_more(host: Any, store: Any, ma
     assert host.leftovers() == []
 
 
-def test_every_answered_device_names_its_request_and_its_cdi_device(store: Any, make: Any, trn2: SimulatedNode) -> None:
-    answer = prepare(store, make.claim(devices={"main/sub": [5], "more": [2]}), trn2)
+def test_every_answered_device_has_a_cdi_device_of_its_own_and_its_requests(
+    host: Any, store: Any, make: Any, trn2: SimulatedNode
+) -> None:
+    """The kubelet reports health by the first, and knows one device for each."""
+    answer = prepare(store, make.claim(devices={"main/sub": [5, 6], "more": [2]}), trn2)
+    main, more = (f"neuron.aws.com/claim=uid-of-mine_{request}" for request in ("main", "more"))
     assert [(d.requests, d.device, d.cdi_device_ids) for d in answer] == [
-        (("main",), "neuron-device-5", ("neuron.aws.com/claim=uid-of-mine_main",)),
-        (("more",), "neuron-device-2", ("neuron.aws.com/claim=uid-of-mine_more",)),
+        (("main",), "neuron-device-5", (f"{main}_neuron-device-5", main)),
+        (("main",), "neuron-device-6", (f"{main}_neuron-device-6", main)),
+        (("more",), "neuron-device-2", (f"{more}_neuron-device-2", more)),
     ]
+    (file,) = host.cdi.iterdir()
+    known = {f"neuron.aws.com/claim={device['name']}" for device in json.loads(file.read_text())["devices"]}
+    assert {name for device in answer for name in device.cdi_device_ids} == known

@@ -3,7 +3,10 @@
 What their expressions decide can be told by an API server only: tests/cluster.
 """
 
+import re
+
 import pytest
+from neuron_operator.extender.names import ALLOC_TIME, ALLOCATED, IDS, RESOURCE_TYPE
 
 
 @pytest.fixture
@@ -44,6 +47,12 @@ def test_deletes_are_judged_by_what_is_deleted(default):
     assert "DELETE" in policy["spec"]["matchConstraints"]["resourceRules"][0]["operations"]
     slices = {v["name"]: v["expression"] for v in policy["spec"]["variables"]}["slices"]
     assert "request.operation == 'DELETE' ? [oldObject]" in slices
+
+
+def test_a_pods_annotations_that_may_change_are_those_of_awss_contract(default):
+    policy = default.get("ValidatingAdmissionPolicy", "neuron-sim-agent-pods")
+    free = {v["name"]: v["expression"] for v in policy["spec"]["variables"]}["free"]
+    assert set(re.findall(r"'([A-Z_]+)'", free)) == {IDS, ALLOC_TIME, ALLOCATED, RESOURCE_TYPE}
 
 
 def test_every_refusal_says_why(policies):

@@ -41,6 +41,8 @@ def test_folders_have_the_same_path_inside(default):
     assert set(mounts.values()) == {
         "/var/lib/kubelet/plugins",
         "/var/lib/kubelet/plugins_registry",
+        "/var/lib/kubelet/device-plugins",
+        "/var/lib/kubelet/pod-resources",
         "/var/run/cdi",
         "/var/lib/neuron-sim",
         "/run/neuron-sim",

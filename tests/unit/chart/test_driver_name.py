@@ -26,15 +26,25 @@ def test_programs_are_told(renamed, pod):
 
 
 def test_classes_select_it(renamed):
-    for name in (OTHER, "neuron-device.neuron-sim.dev"):
+    for name in [found["metadata"]["name"] for found in renamed.all("DeviceClass")]:
         (selector,) = renamed.get("DeviceClass", name)["spec"]["selectors"]
         assert f'device.driver == "{OTHER}"' in selector["cel"]["expression"]
         assert f'device.attributes["{OTHER}"]' in selector["cel"]["expression"]
 
 
-def test_the_policy_knows_it(renamed):
-    policy = renamed.get("ValidatingAdmissionPolicy", "neuron-sim-agent-resourceslices")
-    assert [v for v in policy["spec"]["validations"] if f"s.spec.driver == '{OTHER}'" in v["expression"]]
+@pytest.mark.parametrize("about", ["resourceslices", "resourceclaims"])
+def test_the_policies_know_it(renamed, about):
+    policy = renamed.get("ValidatingAdmissionPolicy", f"neuron-sim-agent-{about}")
+    assert [v for v in policy["spec"]["validations"] if f".driver == '{OTHER}'" in v["expression"]]
+
+
+def test_the_api_server_is_asked_for_it_when_a_claims_devices_are_reported(renamed):
+    (rule,) = [
+        rule
+        for rule in renamed.get("ClusterRole", "neuron-sim-agent")["rules"]
+        if "resourceclaims/driver" in rule["resources"]
+    ]
+    assert rule["resourceNames"] == [OTHER]
 
 
 def test_the_test_claims_from_its_class(renamed):

@@ -25,7 +25,7 @@ LABELS = {
 @pytest.fixture(scope="module", params=["1.34.0", "1.36.0"])
 def everything(request, render):
     return render(
-        {"metrics": {"podMonitor": {"enabled": True}}},
+        {"metrics": {"podMonitor": {"enabled": True}}, "scheduler": {"enabled": True}},
         release="mine",
         namespace="somewhere",
         kubernetes=request.param,
@@ -44,6 +44,8 @@ def test_objects_and_pods_are_labelled(everything):
 def test_namespaced_objects_are_in_the_namespace_of_the_release(everything):
     for found in everything.objects:
         wanted = None if found["kind"] in CLUSTER_SCOPED else "somewhere"
+        if found["kind"] == "RoleBinding" and found["roleRef"]["name"] == "extension-apiserver-authentication-reader":
+            wanted = "kube-system"  # where Kubernetes has the Role
         assert found["metadata"].get("namespace") == wanted, found
 
 
@@ -82,6 +84,7 @@ def test_the_image_is_one_and_can_be_replaced(everything, render):
             (container["image"], container["imagePullPolicy"])
             for _, pod in manifests.pods()
             for container in pod["spec"]["containers"]
+            if container["name"] != "kube-second-scheduler"
         }
 
     assert images(everything) == {("neuron-sim/neuron-sim:0.1.0", "IfNotPresent")}

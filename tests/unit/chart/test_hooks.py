@@ -75,7 +75,27 @@ class TestHelmTest:
         assert not default.all("ResourceClaimTemplate")
 
     @pytest.mark.parametrize(
-        ("kubernetes", "values"), [("1.35.4", {}), ("1.34.2", {}), ("1.36.3", {"extendedResourceName": ""})]
+        ("kubernetes", "values"),
+        [
+            ("1.35.4", {}),
+            ("1.35.4", {"pools": None}),
+            ("1.35.4", {"pools": {"a": {"instanceType": "trn1.2xlarge", "resources": "DRA"}}}),
+            ("1.35.4", {"extendedResourceName": "sim.example.com/neuron"}),
+            ("1.36.3", {"extendedResourceName": "", "pools": {"default": {"resources": "DevicePlugin"}}}),
+        ],
+    )
+    def test_before_dra_serves_plain_pods_the_device_plugin_does(self, render, kubernetes, values):
+        manifests = render(values, kubernetes=kubernetes)
+        assert manifests.container("neuron-sim-test")["resources"]["limits"]["aws.amazon.com/neuron"] == 1
+        assert not manifests.all("ResourceClaimTemplate")
+
+    @pytest.mark.parametrize(
+        ("kubernetes", "values"),
+        [
+            ("1.35.4", {"pools": {"default": {"resources": "DRA"}}}),
+            ("1.34.2", {"extendedResourceName": ""}),
+            ("1.36.3", {"extendedResourceName": ""}),
+        ],
     )
     def test_it_claims_where_plain_pods_are_not_served(self, render, kubernetes, values):
         manifests = render(values, kubernetes=kubernetes)

@@ -17,19 +17,25 @@ def rules(manifests, name=None):
     ]
 
 
-def test_no_rule_has_a_wildcard(default):
-    for rule in rules(default):
+@pytest.fixture(scope="module")
+def whole(render):
+    """With everything that can be switched on."""
+    return render({"scheduler": {"enabled": True}})
+
+
+def test_no_rule_has_a_wildcard(whole):
+    for rule in rules(whole):
         words = rule["apiGroups"] + rule["resources"] + rule["verbs"]
         assert not [word for word in words if "*" in word], rule
 
 
-def test_no_rule_reaches_secrets_or_grants_rights(default):
-    for rule in rules(default):
+def test_no_rule_reaches_secrets_or_grants_rights(whole):
+    for rule in rules(whole):
         assert not {"secrets", "serviceaccounts/token", "pods/exec", "clusterroles"} & set(rule["resources"])
         assert not {"escalate", "bind", "impersonate", "deletecollection"} & set(rule["verbs"])
 
 
-def test_the_agent_writes_slices_and_its_status_only(default):
+def test_the_agent_writes_slices_statuses_annotations_and_events_only(default):
     writes = {
         (group, resource, verb)
         for rule in rules(default, AGENT)
@@ -41,8 +47,24 @@ def test_the_agent_writes_slices_and_its_status_only(default):
         ("resource.k8s.io", "resourceslices", "create"),
         ("resource.k8s.io", "resourceslices", "update"),
         ("resource.k8s.io", "resourceslices", "delete"),
+        ("resource.k8s.io", "resourceclaims/status", "update"),
+        ("resource.k8s.io", "resourceclaims/status", "patch"),
         ("neuron-sim.dev", "neuronnodes/status", "patch"),
+        ("", "pods", "patch"),
+        ("events.k8s.io", "events", "create"),
     }
+
+
+def test_the_agent_reports_the_devices_of_claims_of_its_own_node_and_driver_only(default):
+    (rule,) = [rule for rule in rules(default, AGENT) if "resourceclaims/driver" in rule["resources"]]
+    assert rule["resourceNames"] == ["neuron.aws.com"]
+    assert rule["verbs"] == ["associated-node:update", "associated-node:patch"]
+    assert not [rule for rule in rules(default) if "resourceclaims/binding" in rule["resources"]]
+
+
+def test_the_operator_reads_pods_and_never_writes_them(default):
+    verbs = {v for rule in rules(default, "neuron-sim-operator") if "pods" in rule["resources"] for v in rule["verbs"]}
+    assert verbs == {"list"}
 
 
 def test_every_write_of_the_agent_is_held_to_its_node(default):
@@ -68,8 +90,8 @@ def test_custom_resource_definitions_are_touched_by_hooks_and_by_name_only(defau
         assert not [rule for rule in rules(default, name) if "customresourcedefinitions" in rule["resources"]]
 
 
-def test_no_container_can_gain_privileges_or_write_its_image(default):
-    for name, pod in default.pods():
+def test_no_container_can_gain_privileges_or_write_its_image(whole):
+    for name, pod in whole.pods():
         for container in pod["spec"]["containers"]:
             context = container["securityContext"]
             assert context["allowPrivilegeEscalation"] is False, name
@@ -80,13 +102,13 @@ def test_no_container_can_gain_privileges_or_write_its_image(default):
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod["spec"].keys()
 
 
-def test_all_but_the_agent_meet_the_restricted_pod_security_level(default):
-    others = {name: pod["spec"] for name, pod in default.pods() if name != AGENT}
-    assert len(others) == 5
+def test_all_but_the_agent_meet_the_restricted_pod_security_level(whole):
+    others = {name: pod["spec"] for name, pod in whole.pods() if name != AGENT}
+    assert len(others) == 7
     for name, spec in others.items():
         assert spec["securityContext"]["runAsNonRoot"] is True, name
         assert spec["securityContext"]["runAsUser"] == 65532, name
-        assert "volumes" not in spec, name
+        assert all(volume.keys() == {"name", "configMap"} for volume in spec.get("volumes", ())), name
 
 
 def test_the_agent_is_root_for_the_sake_of_the_kubelets_folders_alone(default):

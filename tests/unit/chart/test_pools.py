@@ -6,7 +6,9 @@ def specs(manifests):
 
 
 def test_without_values_there_is_one_of_trn2(default):
-    assert specs(default) == {"default": {"instanceType": "trn2.48xlarge"}}
+    assert specs(default) == {
+        "default": {"instanceType": "trn2.48xlarge", "resources": "Auto", "partitions": "logical"}
+    }
 
 
 def test_specs_are_handed_on_as_they_are(render):
@@ -15,12 +17,11 @@ def test_specs_are_handed_on_as_they_are(render):
 
 
 def test_the_default_pool_can_be_changed_in_part(render):
-    assert specs(render({"pools": {"default": {"logicalNeuronCore": 1}}})) == {
-        "default": {"instanceType": "trn2.48xlarge", "logicalNeuronCore": 1}
-    }
+    changed = specs(render({"pools": {"default": {"logicalNeuronCore": 1, "partitions": "none"}}}))["default"]
+    assert changed.items() >= {"instanceType": "trn2.48xlarge", "logicalNeuronCore": 1, "partitions": "none"}.items()
 
 
 def test_the_default_pool_can_be_left_out(render):
-    mine = {"instanceType": "trn1.2xlarge"}
+    mine = {"instanceType": "trn2u.48xlarge", "devices": "node", "resources": "DRA"}
     assert specs(render({"pools": {"default": None, "mine": mine}})) == {"mine": mine}
     assert specs(render({"pools": None})) == {}

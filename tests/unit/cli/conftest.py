@@ -20,6 +20,8 @@ class FakeCluster:
     answers: dict[str, Any] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     drops: tuple[str, ...] = ()
+    writable: str = ""
+    created: list[Any] = field(default_factory=list)
     asked: list[tuple[str, str, dict[str, list[str]]]] = field(default_factory=list)
     url: str = ""
 
@@ -28,9 +30,12 @@ class FakeCluster:
         self.asked.append((method, path, query))
         if path in self.refused:
             return 403, {"kind": "Status", "message": f'User "jane" cannot do that to {path}'}
-        if method == "POST":
+        if method == "POST" and self.writable != path:
             assert query["dryRun"] == ["All"], "doctor must not write"
             return 201, without(body, self.drops)
+        if method == "POST":
+            self.created.append(body)
+            return 201, body
         if path not in self.answers:
             return 404, {"kind": "Status", "message": "the server could not find the requested resource"}
         answer = self.answers[path]
@@ -60,13 +65,13 @@ def fake() -> Iterator[FakeCluster]:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
             status, answer = cluster.respond(self.command, self.path, body)
-            data = json.dumps(answer).encode()
+            data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = answer  # noqa: N815 (named by the protocol)
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815 (named by the protocol)
 
         def log_message(self, *arguments: object) -> None:
             pass

@@ -30,12 +30,25 @@ def test_dropped_fields_are_seen_in_a_dry_run(fake: "FakeCluster", kubeconfig: P
     assert "taints" not in found.devices_echo["spec"]["devices"][0]
 
 
+def test_gates_are_read_off_the_api_servers_metrics(fake: "FakeCluster", kubeconfig: Path) -> None:
+    fake.answers |= {
+        "/version": {"gitVersion": "v1.36.3"},
+        "/metrics": "# TYPE kubernetes_feature_enabled gauge\n"
+        'kubernetes_feature_enabled{name="ResourceHealthStatus",stage="BETA"} 0\n'
+        'kubernetes_feature_enabled{name="DRAResourceClaimDeviceStatus",stage="BETA"} 1\n'
+        'apiserver_requests_total{verb="GET"} 7\n',
+    }
+    with Cluster(kubeconfig=kubeconfig, context=None) as cluster:
+        found = facts.gather(cluster)
+    assert found.gates == {"ResourceHealthStatus": False, "DRAResourceClaimDeviceStatus": True}
+
+
 def test_bare_cluster_has_no_crds_and_no_pools(fake: "FakeCluster", kubeconfig: Path) -> None:
     fake.answers["/version"] = {"gitVersion": "v1.36.3"}
     with Cluster(kubeconfig=kubeconfig, context=None) as cluster:
         found = facts.gather(cluster)
     assert found.our_api == {}
-    assert found.pools == found.neuron_nodes == []
+    assert found.pools == found.neuron_nodes == found.faults == []
 
 
 def test_forbidden_question_is_one_unanswered_fact(fake: "FakeCluster", kubeconfig: Path) -> None:

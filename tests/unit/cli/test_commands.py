@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from neuron_cli.main import app
 from neuron_device_model.catalog import instance_types
 from typer.testing import CliRunner, Result
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from conftest import FakeCluster
 
 NODES = "/apis/neuron-sim.dev/v1alpha1/neuronnodes"
+FAULTS = "/apis/neuron-sim.dev/v1alpha1/neuronfaults"
 
 
 def run(*arguments: str | Path) -> Result:
@@ -56,7 +58,14 @@ def test_nodes_say_why_one_is_not_ready(fake: "FakeCluster", kubeconfig: Path) -
     fake.answers[NODES] = [
         {
             "metadata": {"name": "worker"},
-            "spec": {"pool": "default", "instanceType": "trn2.48xlarge", "logicalNeuronCore": 2},
+            "spec": {
+                "pool": "default",
+                "instanceType": "trn2.48xlarge",
+                "logicalNeuronCore": 2,
+                "resources": "DevicePlugin",
+                "partitions": "logical",
+                "faults": [{"name": "hot"}, {"name": "gone"}],
+            },
             "status": {"devices": 16, "preparedClaims": 3, "conditions": [not_ready]},
         }
     ]
@@ -65,6 +74,7 @@ def test_nodes_say_why_one_is_not_ready(fake: "FakeCluster", kubeconfig: Path) -
     assert "NotRegistered: no kubelet has called" in table.stdout
     (row,) = json.loads(run("nodes", "--kubeconfig", kubeconfig, "--output", "json").stdout)
     assert (row["devices"], row["claims"], row["ready"]) == (16, 3, "False")
+    assert (row["resources"], row["partitions"], row["faults"]) == ("DevicePlugin", "logical", 2)
 
 
 def test_nodes_of_a_cluster_without_neuron_sim(fake: "FakeCluster", kubeconfig: Path) -> None:
@@ -77,6 +87,52 @@ def test_no_nodes_is_a_sentence_for_people_and_no_rows_for_programs(fake: "FakeC
     fake.answers[NODES] = []
     assert run("nodes", "--kubeconfig", kubeconfig).stdout.startswith("No simulated nodes")
     assert json.loads(run("nodes", "--kubeconfig", kubeconfig, "--output", "json").stdout) == []
+
+
+def test_faults_say_why_one_is_not_active(fake: "FakeCluster", kubeconfig: Path) -> None:
+    inactive = {"type": "Active", "status": "False", "reason": "UnknownChip", "message": "there is no such chip"}
+    fake.answers[FAULTS] = [
+        {
+            "metadata": {"name": "hot", "creationTimestamp": "2026-11-21T00:00:00Z"},
+            "spec": {"target": {"nodeName": "worker", "chip": 99}, "type": "Hang", "effect": "NoSchedule"},
+            "status": {"conditions": [inactive]},
+        }
+    ]
+    assert "UnknownChip: there is no such chip" in run("fault", "list", "--kubeconfig", kubeconfig).stdout
+    (row,) = json.loads(run("fault", "list", "--kubeconfig", kubeconfig, "-o", "json").stdout)
+    assert (row["fault"], row["node"], row["chip"], row["core"], row["active"]) == ("hot", "worker", 99, None, "False")
+    fake.answers[FAULTS] = []
+    assert run("fault", "list", "--kubeconfig", kubeconfig).stdout.startswith("Nothing is broken")
+
+
+BREAK = ("fault", "create", "hot", "--node", "worker", "--chip", "3", "--type", "DeviceLost")
+BROKEN = {
+    "apiVersion": "neuron-sim.dev/v1alpha1",
+    "kind": "NeuronFault",
+    "metadata": {"name": "hot"},
+    "spec": {"target": {"nodeName": "worker", "chip": 3}, "type": "DeviceLost", "effect": "None"},
+}
+
+
+def test_a_fault_is_printed_for_kubectl(kubeconfig_of_nobody: Path) -> None:
+    printed = run(*BREAK, "--effect", "None", "-o", "yaml", "--kubeconfig", kubeconfig_of_nobody)
+    assert yaml.safe_load(printed.stdout) == BROKEN
+    assert json.loads(run(*BREAK, "--effect", "None", "-o", "json").stdout) == BROKEN
+
+
+def test_a_fault_is_created_and_deleted(fake: "FakeCluster", kubeconfig: Path) -> None:
+    fake.writable = FAULTS
+    assert run(*BREAK, "--effect", "None", "--kubeconfig", kubeconfig).exit_code == 0
+    assert fake.created == [BROKEN]
+    fake.answers[f"{FAULTS}/hot"] = BROKEN
+    assert run("fault", "delete", "hot", "--kubeconfig", kubeconfig).exit_code == 0
+    assert fake.asked[-1][:2] == ("DELETE", f"{FAULTS}/hot")
+
+
+def test_an_unknown_type_of_fault_is_answered_with_those_there_are() -> None:
+    result = run("fault", "create", "hot", "--node", "worker", "--type", "Rust", "-o", "yaml")
+    assert result.exit_code == 1
+    assert "there is no type 'Rust': choose one of SRAMUncorrectable" in result.stderr
 
 
 def test_doctor_fails_on_a_bare_cluster_and_says_how_to_install(fake: "FakeCluster", kubeconfig: Path) -> None:

@@ -77,8 +77,31 @@ def pool(name: str = "default", *, nodes: int = 1, **statuses: str) -> dict[str,
     }
 
 
-def neuron_node(name: str, ready: str = "True") -> dict[str, Any]:
-    return {"metadata": {"name": name}, "spec": {}, "status": {"conditions": conditions(Ready=ready)}}
+def neuron_node(name: str, ready: str = "True", **spec: Any) -> dict[str, Any]:
+    spec = {"resources": "DRA", **spec}
+    return {"metadata": {"name": name}, "spec": spec, "status": {"conditions": conditions(Ready=ready)}}
+
+
+def agent_pod(node: str, ready: str = "True") -> dict[str, Any]:
+    return {
+        "metadata": {"name": "agent"},
+        "spec": {"nodeName": node},
+        "status": {"conditions": conditions(Ready=ready)},
+    }
+
+
+def device_class(name: str, **spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": OURS}, "spec": spec}
+
+
+def waiting(cores: int) -> dict[str, Any]:
+    limits = {"aws.amazon.com/neuroncore": str(cores)}
+    metadata = {"name": "train", "namespace": "team", "uid": "u"}
+    return {"metadata": metadata, "spec": {"containers": [{"resources": {"limits": limits}}]}}
+
+
+def fault(active: str) -> dict[str, Any]:
+    return {"metadata": {"name": "hot"}, "spec": {}, "status": {"conditions": conditions(Active=active)}}
 
 
 NO_NODES = pool(nodes=0, Ready="False")
@@ -95,11 +118,18 @@ HEALTHY = Facts(
     deployments=[operator()],
     unmarked_slices=[],
     device_classes=[
-        {"metadata": {"name": name, "labels": OURS}} for name in ("neuron.aws.com", "neuron-device.neuron-sim.dev")
+        device_class("neuron.aws.com"),
+        device_class("neuron-device.neuron-sim.dev", extendedResourceName="aws.amazon.com/neuron"),
+        device_class("neuroncore.neuron-sim.dev", extendedResourceName="aws.amazon.com/neuroncore"),
+        device_class("physical-neuroncore.neuron-sim.dev"),
     ],
-    our_api={"resources": [{"name": "neuronnodepools"}, {"name": "neuronnodes"}, {"name": "neuronnodes/status"}]},
+    our_api={"resources": [{"name": name} for name in ("neuronnodepools", "neuronnodes", "neuronfaults")]},
     pools=[pool()],
     neuron_nodes=[neuron_node("worker")],
+    faults=[fault("True")],
+    gates={"ResourceHealthStatus": True, "DRAResourceClaimDeviceStatus": True},
+    agent_pods=[agent_pod("worker")],
+    waiting_pods=[waiting(32)],
 )
 
 
@@ -142,15 +172,39 @@ CASES: dict[str, tuple[Facts, str, Verdict, str]] = {
     ),
     "taints dropped": (
         replace(HEALTHY, devices_echo={"spec": {"devices": [{"name": "probe", "bindingConditions": ["x"]}]}}),
-        "device features",
+        "device taints",
         Verdict.WARNING,
-        "taints (DRADeviceTaints)",
+        "taints (DRADeviceTaints): a NeuronFault makes devices unhealthy, but",
     ),
     "counters dropped": (
         replace(HEALTHY, counters_echo={"spec": {}}),
-        "device features",
+        "partitions",
         Verdict.WARNING,
-        "shared counters (DRAPartitionableDevices)",
+        "sharedCounters (DRAPartitionableDevices): NeuronCores",
+    ),
+    "binding conditions dropped": (
+        replace(HEALTHY, devices_echo={"spec": {"devices": [{"name": "probe", "taints": []}]}}),
+        "binding conditions",
+        Verdict.WARNING,
+        "(DRADeviceBindingConditions)",
+    ),
+    "health gate off": (
+        replace(HEALTHY, gates={"ResourceHealthStatus": False}),
+        "device health",
+        Verdict.WARNING,
+        "ResourceHealthStatus is off: pods do not show",
+    ),
+    "health gate off by default": (
+        replace(HEALTHY, version="v1.35.4", gates=REFUSED),
+        "device health",
+        Verdict.WARNING,
+        "is off by default",
+    ),
+    "claim status gate off": (
+        replace(HEALTHY, gates={"DRAResourceClaimDeviceStatus": False}),
+        "claim status",
+        Verdict.WARNING,
+        "status.devices",
     ),
     "old kubelet": (
         replace(HEALTHY, nodes=[node("new"), node("old", kubelet="v1.33.1")]),
@@ -195,7 +249,12 @@ CASES: dict[str, tuple[Facts, str, Verdict, str]] = {
         Verdict.FAILED,
         "publishes ResourceSlices as neuron.aws.com: s",
     ),
-    "CRDs missing": (replace(HEALTHY, our_api={}), "CRDs", Verdict.FAILED, "neuronnodepools, neuronnodes"),
+    "CRDs missing": (
+        replace(HEALTHY, our_api={}),
+        "CRDs",
+        Verdict.FAILED,
+        "neuronnodepools, neuronnodes, neuronfaults",
+    ),
     "class missing": (replace(HEALTHY, device_classes=[]), "device classes", Verdict.FAILED, "neuron.aws.com"),
     "class of somebody else": (
         replace(HEALTHY, device_classes=[{"metadata": {"name": "neuron.aws.com"}}]),
@@ -233,6 +292,30 @@ CASES: dict[str, tuple[Facts, str, Verdict, str]] = {
         Verdict.FAILED,
         "nothing reported yet",
     ),
+    "agent gone for good": (
+        replace(HEALTHY, agent_pods=[agent_pod("worker", "False")]),
+        "agents gone",
+        Verdict.FAILED,
+        "no agent is ready on worker",
+    ),
+    "device plugin not seen": (
+        replace(HEALTHY, neuron_nodes=[neuron_node("worker", resources="DevicePlugin")]),
+        "device plugins",
+        Verdict.FAILED,
+        "no aws.amazon.com/neuron is allocatable on worker",
+    ),
+    "fault that hits nothing": (
+        replace(HEALTHY, faults=[fault("False")]),
+        "fault hot",
+        Verdict.WARNING,
+        "ActiveIsFalse: why Active is False",
+    ),
+    "more cores than a claim can hold": (
+        replace(HEALTHY, waiting_pods=[waiting(64)]),
+        "pods that wait",
+        Verdict.WARNING,
+        "more than the 32 devices that a claim can hold and wait for ever: team/train",
+    ),
     "nodes not told": (replace(HEALTHY, nodes=REFUSED), "kubelets", Verdict.UNKNOWN, "cannot list nodes"),
 }
 
@@ -257,6 +340,24 @@ def test_real_neuron_is_left_alone_under_another_driver_name() -> None:
 def test_other_driver_name_has_its_own_class() -> None:
     facts = replace(HEALTHY, daemon_sets=[agent(driver="neuron.example.com")])
     assert found(facts, "device classes").message == "not installed: neuron.example.com"
+
+
+def test_our_own_device_plugin_is_not_taken_for_a_real_one() -> None:
+    worker = node("worker", capacity={"aws.amazon.com/neuron": "16"}, labels={"neuron-sim.dev/device-plugin": "true"})
+    worker["status"]["allocatable"] = {"aws.amazon.com/neuron": "16"}
+    applied = {"f:metadata": {"f:labels": {"f:neuron-sim.dev/device-plugin": {}}}}
+    worker["metadata"]["managedFields"] = [
+        {"manager": "neuron-sim-operator", "operation": "Apply", "fieldsV1": applied}
+    ]
+    facts = replace(HEALTHY, nodes=[worker], neuron_nodes=[neuron_node("worker", resources="DevicePlugin")])
+    assert found(facts, "real Neuron").verdict is Verdict.OK
+    assert found(facts, "device plugins").verdict is Verdict.OK
+
+
+def test_a_pod_that_a_device_plugin_can_serve_is_no_finding() -> None:
+    nodes = [neuron_node("worker"), neuron_node("other", resources="DevicePlugin")]
+    facts = replace(HEALTHY, neuron_nodes=nodes, waiting_pods=[waiting(64)])
+    assert not [finding for finding in diagnose(facts) if finding.check == "pods that wait"]
 
 
 def test_caveat_of_a_pool_is_told_beside_its_verdict() -> None:

@@ -1,21 +1,23 @@
-"""The devices that a node offers carry AWS's attributes, where AWS has them and nowhere else."""
+"""What a node offers carries AWS's attributes where AWS has them and nowhere else, and fits into slices."""
 
 import json
 from dataclasses import replace
+from itertools import product
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from neuron_device_model.advertise import (
-    chip_devices,
-    device_group_id,
-    device_index,
-    device_name,
-)
+from neuron_device_model.advertise import Offer, device_group_id, offer
 from neuron_device_model.catalog import DEFAULT_SDK_VERSION, InstanceType, instance_type, instance_types, sdk_release
+from neuron_device_model.faults import EFFECTS, FAULT_TYPES, Fault
+from neuron_device_model.partitions import OFFERED_DEVICES, PARTITIONS
 
 # k8s.io/api/resource/v1 types.go
-MAX_ATTRIBUTES = 32
+MAX_DEVICES_WITH_COUNTERS_OR_TAINTS = 64
+MAX_ATTRIBUTES_AND_CAPACITIES = 32
+MAX_NAME = 32
+MAX_COUNTER_SETS, MAX_COUNTERS = 8, 32
+MAX_SETS_CONSUMED = 2
+MAX_TAINTS = 16
 
 SDK = sdk_release(DEFAULT_SDK_VERSION)
 LAYERS = ["nn-11111111111111111", "nn-22222222222222222", "nn-33333333333333333"]
@@ -53,9 +55,24 @@ HASHES = {
 }
 
 
-def attributes(kind: InstanceType, index: int = 0, **changes: object) -> dict[str, dict[str, object]]:
-    arguments = {"sdk": SDK, "dra_driver_version": "0.1.0", "network_nodes": LAYERS, **changes}
-    found: dict[str, dict[str, object]] = chip_devices(kind, **arguments)[index]["attributes"]  # type: ignore[arg-type]
+def node_offer(kind: InstanceType, **changes: Any) -> Offer:
+    arguments = {
+        "sdk": SDK,
+        "dra_driver_version": "0.1.0",
+        "network_nodes": LAYERS,
+        "logical_neuron_core": kind.chip.default_logical_neuron_core,
+        **changes,
+    }
+    return offer(kind, **arguments)
+
+
+def device(kind: InstanceType, name: str = "neuron-device-0", **changes: Any) -> dict[str, Any]:
+    [found] = [device for device in node_offer(kind, **changes).devices if device["name"] == name]
+    return found
+
+
+def attributes(kind: InstanceType, index: int = 0, **changes: Any) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = device(kind, f"neuron-device-{index}", **changes)["attributes"]
     return found
 
 
@@ -102,15 +119,168 @@ def test_grid_and_group_attributes_stand_only_where_aws_has_them(kind: InstanceT
     assert found & GROUPS == (GROUPS if efa else set())
 
 
+def test_chips_alone_are_devices_as_awss_and_nothing_else() -> None:
+    found = node_offer(instance_type("trn2.48xlarge"))
+    assert [set(device) for device in found.devices] == [{"name", "attributes"}] * 16
+    assert found.counter_sets == ()
+
+
+def test_a_core_has_what_its_chip_has_and_says_which_core_it_is() -> None:
+    kind = instance_type("trn2.48xlarge")
+    core = device(kind, "neuron-core-26", partitions="logical")
+    assert core["attributes"] == attributes(kind, 6) | {
+        "resourceType": {"string": "neuron_core"},
+        "neuron-sim.dev/partition": {"string": "logical"},
+        "neuron-sim.dev/core": {"int": 2},
+        "neuron-sim.dev/logicalNeuronCore": {"int": 2},
+    }
+    assert core["capacity"] == {"neuron-sim.dev/memory": {"value": "24Gi"}}
+    physical = device(kind, "neuron-physical-core-52", partitions="physical")
+    assert physical["attributes"] == attributes(kind, 6) | {
+        "resourceType": {"string": "neuron_core"},
+        "neuron-sim.dev/partition": {"string": "physical"},
+        "neuron-sim.dev/core": {"int": 4},
+        "neuron-sim.dev/logicalNeuronCore": {"int": 1},
+    }
+    assert physical["capacity"] == {"neuron-sim.dev/memory": {"value": "12Gi"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "lnc", "memory"),
+    [("inf1.xlarge", 1, "2Gi"), ("trn1.2xlarge", 1, "16Gi"), ("trn2.3xlarge", 1, "12Gi"), ("trn3.48xlarge", 2, "36Gi")],
+)
+def test_the_memory_of_a_core_follows_the_chip_and_lnc(name: str, lnc: int, memory: str) -> None:
+    core = device(instance_type(name), "neuron-core-1", logical_neuron_core=lnc, partitions="logical")
+    assert core["capacity"] == {"neuron-sim.dev/memory": {"value": memory}}
+    assert core["attributes"]["neuron-sim.dev/logicalNeuronCore"] == {"int": lnc}
+
+
+def test_memory_that_is_no_whole_number_of_gib_is_written_in_the_next_unit() -> None:
+    kind = instance_type("inf2.xlarge")
+    odd = replace(kind, chip=replace(kind.chip, memory_bytes=3 << 30))
+    assert device(odd, "neuron-core-0", partitions="logical")["capacity"] == {
+        "neuron-sim.dev/memory": {"value": "1536Mi"}
+    }
+
+
+def test_the_whole_node_says_nothing_that_is_true_of_one_chip_only() -> None:
+    assert device(instance_type("trn2u.48xlarge"), "neuron-node", devices="both")["attributes"] == {
+        "instanceType": {"string": "trn2u.48xlarge"},
+        "neuronDriverVersion": {"string": "2.30.2.0"},
+        "draDriverVersion": {"version": "0.1.0"},
+        "resourceType": {"string": "neuron_node"},
+        "networkNodeLayer1": {"string": LAYERS[0]},
+        "networkNodeLayer2": {"string": LAYERS[1]},
+        "networkNodeLayer3": {"string": LAYERS[2]},
+        "neuron-sim.dev/simulated": {"bool": True},
+    }
+
+
+def test_devices_draw_their_physical_cores() -> None:
+    found = node_offer(instance_type("trn2u.48xlarge"), partitions="physical", devices="both")
+    draws = {device["name"]: device["consumesCounters"] for device in found.devices}
+
+    def chip_set(chip: int, cores: range) -> dict[str, Any]:
+        return {"counterSet": f"chip-{chip}", "counters": {f"core-{core}": {"value": "1"} for core in cores}}
+
+    def node_set(chips: range, value: int) -> dict[str, Any]:
+        return {"counterSet": "node", "counters": {f"chip-{chip}": {"value": str(value)} for chip in chips}}
+
+    assert draws["neuron-core-5"] == [chip_set(1, range(2, 4)), node_set(range(1, 2), 2)]
+    assert draws["neuron-physical-core-11"] == [chip_set(1, range(3, 4)), node_set(range(1, 2), 1)]
+    assert draws["neuron-device-1"] == [chip_set(1, range(8)), node_set(range(1, 2), 8)]
+    assert draws["neuron-node"] == [node_set(range(16), 8)]
+    assert found.counter_sets == (
+        *({"name": f"chip-{i}", "counters": chip_set(i, range(8))["counters"]} for i in range(16)),
+        {"name": "node", "counters": node_set(range(16), 8)["counters"]},
+    )
+
+
+@pytest.mark.parametrize(
+    ("partitions", "devices", "sets"),
+    [
+        ("none", "chips", []),
+        ("none", "node", []),
+        ("none", "both", ["node"]),
+        ("logical", "chips", ["chip-0"]),
+        ("logical", "node", ["node"]),
+        ("logical", "both", ["chip-0", "node"]),
+        ("physical", "chips", ["chip-0"]),
+        ("physical", "node", ["chip-0", "node"]),
+    ],
+)
+def test_there_are_counters_only_where_devices_overlap(partitions: str, devices: str, sets: list[str]) -> None:
+    found = node_offer(instance_type("trn2.3xlarge"), partitions=partitions, devices=devices)
+    assert [counters["name"] for counters in found.counter_sets] == sets
+
+
+def all_faults(kind: InstanceType) -> list[Fault]:
+    """Every type with every effect, on the node, on a chip and on a core of it."""
+    return [
+        Fault(f"f{number}", fault, chip, core, effect, "", f"2026-01-01T00:00:{number % 60:02}Z")
+        for number, (fault, effect, (chip, core)) in enumerate(
+            product(FAULT_TYPES, EFFECTS, [(None, None), (kind.chips - 1, None), (0, 0)])
+        )
+    ]
+
+
 @pytest.mark.parametrize("kind", instance_types(), ids=lambda kind: kind.name)
-def test_devices_are_plain_json_named_in_order_and_within_limits(kind: InstanceType) -> None:
-    devices = chip_devices(kind, sdk=SDK, dra_driver_version="0.1.0", network_nodes=LAYERS)
-    assert [device["name"] for device in devices] == [f"neuron-device-{index}" for index in range(kind.chips)]
-    assert json.loads(json.dumps(devices)) == devices
-    for device in devices:
-        assert set(device) == {"name", "attributes"}
-        assert len(device["attributes"]) <= MAX_ATTRIBUTES
-        assert all(len(value) == 1 for value in device["attributes"].values())
+def test_every_offer_is_plain_json_within_the_limits_of_slices(kind: InstanceType) -> None:
+    for lnc, partitions, devices in product(kind.chip.logical_neuron_core_values, PARTITIONS, OFFERED_DEVICES):
+        choice: dict[str, Any] = {"logical_neuron_core": lnc, "partitions": partitions, "devices": devices}
+        found = node_offer(kind, **choice, faults=all_faults(kind))
+        pages = found.pages()
+        plain = [[list(page.devices), list(page.counter_sets)] for page in pages]
+        assert json.loads(json.dumps(plain)) == plain
+        assert tuple(device for page in pages for device in page.devices) == found.devices
+        assert tuple(counters for page in pages for counters in page.counter_sets) == found.counter_sets
+        kinds = ["devices" if page.devices else "counters" for page in pages]
+        assert kinds == sorted(kinds, reverse=True)
+        for page in pages:
+            assert bool(page.devices) != bool(page.counter_sets)
+            assert len(page.counter_sets) <= MAX_COUNTER_SETS
+            assert len(page.devices) <= MAX_DEVICES_WITH_COUNTERS_OR_TAINTS
+        names = [device["name"] for device in found.devices]
+        assert len(set(names)) == len(names)
+        counters = {each["name"]: each["counters"] for each in found.counter_sets}
+        assert len(counters) == len(found.counter_sets)
+        assert all(0 < len(each) <= MAX_COUNTERS for each in counters.values())
+        for device in found.devices:
+            assert len(device["attributes"]) + len(device.get("capacity", ())) <= MAX_ATTRIBUTES_AND_CAPACITIES
+            assert all(len(value) == 1 for value in device["attributes"].values())
+            assert all(len(name.rpartition("/")[2]) <= MAX_NAME for name in device["attributes"])
+            assert 0 < len(device["taints"]) <= MAX_TAINTS
+            consumed = device.get("consumesCounters", [])
+            assert len({each["counterSet"] for each in consumed}) == len(consumed) <= MAX_SETS_CONSUMED
+            for each in consumed:
+                assert 0 < len(each["counters"]) <= MAX_COUNTERS
+                for name, taken in each["counters"].items():
+                    assert 0 < int(taken["value"]) <= int(counters[each["counterSet"]][name]["value"])
+        # A fault must not move devices from slice to slice.
+        healthy = [len(page.devices) for page in node_offer(kind, **choice).pages()]
+        assert healthy == [len(page.devices) for page in pages]
+
+
+def test_a_fully_cut_trn2_takes_four_slices_of_devices_and_two_of_counters() -> None:
+    pages = node_offer(instance_type("trn2.48xlarge"), partitions="physical").pages()
+    assert [(len(page.devices), len(page.counter_sets)) for page in pages] == [
+        (64, 0), (64, 0), (64, 0), (16, 0), (0, 8), (0, 8),
+    ]  # fmt: skip
+
+
+def test_a_fault_taints_every_device_that_contains_it_and_no_other() -> None:
+    fault = Fault("hbm", "HBMUncorrectable", 1, 3, "NoSchedule", "bank 1", "2026-01-01T00:00:00Z")
+    found = node_offer(instance_type("trn2u.48xlarge"), partitions="physical", devices="both", faults=[fault])
+    tainted = {device["name"]: device["taints"] for device in found.devices if "taints" in device}
+    assert set(tainted) == {"neuron-core-5", "neuron-physical-core-11", "neuron-device-1", "neuron-node"}
+    assert tainted["neuron-core-5"] == [
+        {
+            "key": "neuron-sim.dev/unhealthy",
+            "value": "HBMUncorrectable",
+            "effect": "NoSchedule",
+            "timeAdded": "2026-01-01T00:00:00Z",
+        }
+    ]
 
 
 def test_only_the_network_layers_given_are_published() -> None:
@@ -155,20 +325,12 @@ def test_a_group_with_one_efa_device_missing_is_made_of_the_rest() -> None:
     assert device_group_id(changed, 0, 4) != device_group_id(kind, 0, 4)
 
 
-@given(st.integers(0, 10**6))
-def test_names_and_indices_are_each_others_inverse(index: int) -> None:
-    assert device_index(device_name(index)) == index
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", "neurondevice0", "neuron-device-", "neuron-device-01", "neuron-device--1", "gpu-0", "neuron-device-0\n"],
-)
-def test_another_name_is_no_neuron_device(name: str) -> None:
-    with pytest.raises(ValueError, match="is not a Neuron device: names are neuron-device-0"):
-        device_index(name)
-
-
-def test_an_index_is_not_negative() -> None:
-    with pytest.raises(ValueError, match="counts from 0, not -1"):
-        device_name(-1)
+@pytest.mark.parametrize("partitions", PARTITIONS)
+@pytest.mark.parametrize(("devices", "same_as"), [("chips", "chips"), ("both", "chips"), ("node", "node")])
+def test_without_counters_it_is_the_offer_of_a_node_that_is_not_cut(
+    partitions: str, devices: str, same_as: str
+) -> None:
+    """For an API server that drops counters: nothing that overlaps may be offered there."""
+    kind = instance_type("trn2u.48xlarge")
+    left = node_offer(kind, partitions=partitions, devices=devices).without_counters()
+    assert left == node_offer(kind, partitions="none", devices=same_as)

@@ -1,11 +1,16 @@
 """Visible cores and their memory, by logical NeuronCore configuration."""
 
+from collections.abc import Iterable
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from neuron_device_model.catalog import instance_type
 from neuron_device_model.cores import (
     CoreMemory,
     UnsupportedLogicalNeuronCore,
     core_ids,
+    core_list,
     core_memory,
     visible_cores,
 )
@@ -53,6 +58,28 @@ def test_cores_are_numbered_over_all_devices() -> None:
     chip = instance_type("trn2.48xlarge").chip
     assert core_ids(chip, 2, device=1) == (4, 5, 6, 7)
     assert core_ids(chip, 1, device=1) == tuple(range(8, 16))
+
+
+@pytest.mark.parametrize(
+    ("ids", "text"),
+    [
+        ([], ""),
+        ([3], "3"),
+        ([0, 1], "0-1"),
+        ([0, 1, 2, 3, 8], "0-3,8"),
+        ([9, 1, 8, 0, 4], "0-1,4,8-9"),
+        ([2, 2, 3], "2-3"),
+        (range(64), "0-63"),
+    ],
+)
+def test_core_numbers_are_written_as_the_runtime_takes_them(ids: Iterable[int], text: str) -> None:
+    assert core_list(ids) == text
+
+
+@given(st.sets(st.integers(0, 200)))
+def test_no_core_is_lost_or_added_in_writing(ids: set[int]) -> None:
+    ends = [[int(end) for end in run.split("-")] for run in core_list(ids).split(",") if run]
+    assert [core for run in ends for core in range(run[0], run[-1] + 1)] == sorted(ids)
 
 
 @pytest.mark.parametrize(

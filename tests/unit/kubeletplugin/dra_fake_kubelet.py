@@ -10,6 +10,7 @@ from typing import Any
 import grpc.aio
 from neuron_dra_driver.kubeletplugin import ClaimRef
 from neuron_dra_driver.kubeletplugin.proto import dra_v1_pb2 as dra
+from neuron_dra_driver.kubeletplugin.proto import health_v1_pb2, health_v1alpha1_pb2
 from neuron_dra_driver.kubeletplugin.proto import pluginregistration_v1_pb2 as registration
 
 
@@ -39,6 +40,16 @@ class Plugin:
 
     def unprepare(self, *claims: ClaimRef, timeout: float = 45) -> Any:
         return self.call("NodeUnprepareResources", claims, timeout=timeout)
+
+    def watch_health(self, version: str = "v1") -> Any:
+        """A stream of reports in one version of the service."""
+        messages: Any = {"v1": health_v1_pb2, "v1alpha1": health_v1alpha1_pb2}[version]
+        rpc = self.channel.unary_stream(
+            f"/{version}.DRAResourceHealth/NodeWatchResources",
+            request_serializer=messages.NodeWatchResourcesRequest.SerializeToString,
+            response_deserializer=messages.NodeWatchResourcesResponse.FromString,
+        )
+        return rpc(messages.NodeWatchResourcesRequest())
 
 
 @dataclass

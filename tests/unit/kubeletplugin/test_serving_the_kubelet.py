@@ -376,6 +376,6 @@ async def test_what_a_killed_process_left_is_removed(driver: Driver, host: Path)
 async def test_unknown_methods_are_refused_as_grpc_does(driver: Driver, host: Path, kubelet: FakeKubelet) -> None:
     async with plugin(driver, host):
         await kubelet.pick_up()
-        health: Any = kubelet.only_plugin().channel.unary_unary("/v1.DRAResourceHealth/NodeWatchResources")
+        unknown: Any = kubelet.only_plugin().channel.unary_unary("/v1.DRAPlugin/NodeDoNothing")
         with pytest.raises(grpc.aio.AioRpcError, match="Method not found"):
-            await health(b"")
+            await unknown(b"")

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from neuron_operator import applying, kube, names, survey
+from neuron_operator import applying, kube, names, pending, survey
 from neuron_operator.fleet import Fleet
 from neuron_operator.kube import Conflict, Listing, NotFound, Resource
 from neuron_operator.planning import Plan, plan
@@ -124,6 +124,8 @@ def _selected(item: Json, labels: str, fields: str) -> bool:
         return False
     if labels == f"{names.LABEL_SIMULATED}=true" and not marked:
         return False
+    if fields == pending.UNSCHEDULED:
+        return item["status"]["phase"] == "Pending" and not item["spec"].get("nodeName")
     return not fields or fields == f"spec.driver={item['spec']['driver']}"
 
 
@@ -167,7 +169,7 @@ def make_node(name: str, *, labels: Json | None = None, taints: list[Json] | Non
         "kind": "Node",
         "metadata": {"name": name, "labels": dict(labels), "managedFields": [managed("kubelet", labels)]},
         "spec": {"taints": taints or [], **more.get("spec", {})},
-        "status": {"capacity": {"cpu": "4", **more.get("capacity", {})}},
+        "status": {"capacity": {"cpu": "4", **more.get("capacity", {})}, "allocatable": more.get("allocatable", {})},
     }
 
 
@@ -177,14 +179,26 @@ def make_pool(name: str = "default", *, created: str = "2026-01-01T00:00:00Z", *
         "apiVersion": names.API_VERSION,
         "kind": "NeuronNodePool",
         "metadata": {"name": name, "generation": 1, "creationTimestamp": created},
-        "spec": {"instanceType": "trn2.48xlarge", "resources": "Auto", "partitions": "none", **spec},
+        "spec": {"instanceType": "trn2.48xlarge", "resources": "Auto", **spec},
     }
 
 
-def make_device_class(extended_resource: str | None = names.EXTENDED_RESOURCE) -> Json:
-    """The DeviceClass of the chart."""
-    spec = {"extendedResourceName": extended_resource} if extended_resource else {}
-    return {"metadata": {"name": names.DEVICE_CLASS}, "spec": spec}
+def make_fault(name: str, node: str, *, created: str = "2026-01-01T00:00:00Z", **more: Any) -> Json:
+    """A NeuronFault as the API server returns it."""
+    target = {"nodeName": node} | {key: more.pop(key) for key in ("chip", "core") if key in more}
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "NeuronFault",
+        "metadata": {"name": name, "generation": 1, "creationTimestamp": created},
+        "spec": {"target": target, "type": "HBMUncorrectable", "effect": "NoSchedule", **more},
+    }
+
+
+def make_device_class(wished: str = names.EXTENDED_RESOURCE, *, kept: bool = True) -> Json:
+    """The DeviceClass of the chart, as an API server stores it that keeps or drops what is behind a gate."""
+    annotations = {names.ANNOTATION_EXTENDED_RESOURCE: wished} if wished else {}
+    spec = {"extendedResourceName": wished} if wished and kept else {}
+    return {"metadata": {"name": names.DEVICE_CLASS, "annotations": annotations}, "spec": spec}
 
 
 @pytest.fixture
@@ -213,6 +227,11 @@ def node() -> Callable[..., Json]:
 @pytest.fixture(scope="session")
 def pool() -> Callable[..., Json]:
     return make_pool
+
+
+@pytest.fixture(scope="session")
+def fault() -> Callable[..., Json]:
+    return make_fault
 
 
 @pytest.fixture(scope="session")

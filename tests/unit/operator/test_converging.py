@@ -27,13 +27,22 @@ STEPS = st.one_of(
     st.tuples(st.just("pool"), st.sampled_from(["p1", "p2"]), SELECTORS, st.sampled_from(["trn2.48xlarge", "nope"])),
     st.tuples(st.just("drop pool"), st.sampled_from(["p1", "p2"])),
     st.tuples(st.just("cloud label"), st.sampled_from(["n1", "n2", "n3"])),
+    st.tuples(st.just("fault"), st.sampled_from(["f1", "f2"]), st.sampled_from(["n1", "n2"]), st.sampled_from([0, 99])),
+    st.tuples(st.just("drop fault"), st.sampled_from(["f1", "f2"])),
+    st.tuples(st.just("extended resources"), st.booleans()),
     st.tuples(st.just("killed after"), st.integers(0, 4)),
     st.tuples(st.just("operator runs")),
 )
 
 
-def take(cluster, step, *, node, pool, managed_fields):
+def take(cluster, step, *, node, pool, fault, device_class, managed_fields):
     match step:
+        case ("fault", name, target, chip):
+            cluster.put(kube.FAULTS, cluster.of(kube.FAULTS).get(name) or fault(name, target, chip=chip))
+        case ("drop fault", name) if name in cluster.of(kube.FAULTS):
+            cluster.drop(kube.FAULTS, name)
+        case ("extended resources", kept):
+            cluster.put(kube.DEVICE_CLASSES, device_class(kept=kept))
         case ("node", name, zone):
             item = cluster.of(kube.NODES).get(name) or node(name, labels={"zone": zone})
             item["metadata"]["labels"]["zone"] = zone
@@ -93,15 +102,24 @@ def check(cluster):
             assert node.labels[names.LABEL_POOL] == wish.name
             if names.LABEL_INSTANCE_TYPE in node.other_labels:
                 assert node.labels[names.LABEL_INSTANCE_TYPE] == "m5.large"
+            for device_class in cluster.of(kube.DEVICE_CLASSES).values():
+                kept = "extendedResourceName" in device_class["spec"]
+                assert made["spec"]["resources"] == ("DRA" if kept else "DevicePlugin")
         elif made is not None:
             assert made["spec"]["pool"] == wish.name
+        if made is not None:
+            assert [each["name"] for each in made["spec"].get("faults", [])] == sorted(
+                name
+                for name, item in cluster.of(kube.FAULTS).items()
+                if item["spec"]["target"] == {"nodeName": node.name, "chip": 0}
+            )
     assert neuron_nodes.keys() <= {node.name for node in nodes}
 
 
 @settings(deadline=None, max_examples=120)
 @given(st.lists(STEPS, max_size=14))
 def test_any_history_with_kills_in_between_ends_right_and_quiet(
-    new_cluster, node, pool, managed_fields, settle, history
+    new_cluster, node, pool, fault, device_class, managed_fields, settle, history
 ):
     async def live():
         cluster = new_cluster()
@@ -112,7 +130,8 @@ def test_any_history_with_kills_in_between_ends_right_and_quiet(
                 case ("operator runs",):
                     await settle(cluster)
                 case _:
-                    take(cluster, step, node=node, pool=pool, managed_fields=managed_fields)
+                    make = {"node": node, "pool": pool, "fault": fault, "device_class": device_class}
+                    take(cluster, step, **make, managed_fields=managed_fields)
         await settle(cluster)
         check(cluster)
         quiet = len(cluster.writes)

@@ -47,7 +47,9 @@ async def test_a_neuron_node_says_all_that_the_agent_needs(cluster, node, pool, 
     item = cluster.of(kube.NEURON_NODES)["worker"]
     spec = item["spec"]
     assert (spec["instanceType"], spec["logicalNeuronCore"], spec["sdkVersion"]) == ("trn2.48xlarge", 2, "2.32.0")
-    assert (spec["driverVersion"], spec["resources"], spec["partitions"]) == ("2.30.2.0", "DRA", "none")
+    assert (spec["driverVersion"], spec["resources"], spec["partitions"]) == ("2.30.2.0", "DRA", "logical")
+    assert spec["devices"] == "chips"
+    assert "faults" not in spec
     assert spec["instanceID"].startswith("i-")
     assert len(spec["networkNodes"]) == 3
     assert item["metadata"]["labels"] == {names.LABEL_POOL: "default", names.LABEL_SIMULATED: "true"}
@@ -57,10 +59,28 @@ async def test_a_neuron_node_says_all_that_the_agent_needs(cluster, node, pool, 
 
 async def test_what_the_pool_says_goes_before_the_defaults(cluster, node, pool, settle):
     cluster.put(kube.NODES, node("worker"))
-    cluster.put(kube.POOLS, pool(logicalNeuronCore=1, sdkVersion="2.31.0", driverVersion="2.99.1.0"))
+    cluster.put(
+        kube.POOLS,
+        pool(
+            instanceType="trn2u.48xlarge",
+            logicalNeuronCore=1,
+            sdkVersion="2.31.0",
+            driverVersion="2.99.1.0",
+            partitions="physical",
+            devices="node",
+        ),
+    )
     await settle(cluster)
     spec = cluster.of(kube.NEURON_NODES)["worker"]["spec"]
     assert (spec["logicalNeuronCore"], spec["sdkVersion"], spec["driverVersion"]) == (1, "2.31.0", "2.99.1.0")
+    assert (spec["partitions"], spec["devices"]) == ("physical", "node")
+
+
+async def test_an_ultraserver_type_offers_chips_and_the_node(cluster, node, pool, settle):
+    cluster.put(kube.NODES, node("worker"))
+    cluster.put(kube.POOLS, pool(instanceType="trn2u.48xlarge"))
+    await settle(cluster)
+    assert cluster.of(kube.NEURON_NODES)["worker"]["spec"]["devices"] == "both"
 
 
 async def test_an_edited_pool_changes_its_nodes_in_place(cluster, node, pool, settle):
@@ -158,6 +178,7 @@ async def test_status_counts_what_the_agents_serve(cluster, node, pool, settle):
         ({"sdkVersion": "9.9.9"}, "UnknownSdkVersion", "2.32.0"),
         ({"instanceType": "trn1.32xlarge", "logicalNeuronCore": 2}, "UnsupportedLogicalNeuronCore", "leave it out"),
         ({"resources": "Sideways"}, "InvalidSpec", "spec.resources"),
+        ({"devices": "node"}, "UnsupportedDevices", "no UltraServer type"),
     ],
 )
 async def test_what_another_crd_let_through_becomes_a_condition(cluster, node, pool, settle, spec, reason, says):
@@ -210,16 +231,21 @@ async def test_when_the_older_pool_goes_the_younger_inherits(cluster, node, pool
     assert condition(cluster, "young", "Overlapping")["status"] == "False"
 
 
-async def test_a_pool_is_told_when_plain_pods_cannot_be_served(cluster, node, pool, device_class, settle):
-    cluster.put(kube.DEVICE_CLASSES, device_class(None))
-    cluster.put(kube.POOLS, pool())
+async def test_many_nodes_with_partitions_are_told_what_that_costs(cluster, node, pool, settle):
+    for number in range(51):
+        cluster.put(kube.NODES, node(f"n{number}", labels={"part": "yes" if number else "no"}))
+    cluster.put(kube.POOLS, pool(nodeSelector={"matchLabels": {"part": "yes"}}))
+    cluster.put(kube.POOLS, pool("whole", partitions="none", created="2026-02-01T00:00:00Z"))
     await settle(cluster)
-    told = condition(cluster, "default", "PlainPods")
-    assert (told["status"], told["reason"]) == ("False", "ExtendedResourceNameDropped")
-    assert "1.36" in told["message"]
-    cluster.put(kube.DEVICE_CLASSES, device_class())
+    assert condition(cluster, "default", "PartitionsAffordable")["status"] == "True"
+    moved = cluster.of(kube.NODES)["n0"]
+    moved["metadata"]["labels"]["part"] = "yes"
+    cluster.put(kube.NODES, moved)
     await settle(cluster)
-    assert condition(cluster, "default", "PlainPods")["status"] == "True"
+    told = condition(cluster, "default", "PartitionsAffordable")
+    assert (told["status"], told["reason"]) == ("False", "TooManyNodesWithPartitions")
+    assert "51 nodes" in told["message"]
+    assert condition(cluster, "whole", "PartitionsAffordable")["status"] == "True"
 
 
 async def test_a_selector_does_not_see_the_labels_that_we_wrote(cluster, node, pool, settle):

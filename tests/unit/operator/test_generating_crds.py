@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 from neuron_device_model import catalog
+from neuron_device_model.faults import EFFECTS, FAULT_TYPES
+from neuron_device_model.partitions import OFFERED_DEVICES, PARTITIONS
 from neuron_operator import crds
 from neuron_operator.__main__ import main
 from neuron_operator.resources import NeuronNodePoolSpec
@@ -79,6 +81,20 @@ def test_lnc_2_is_refused_exactly_where_the_chip_has_none():
     for instance_type in catalog.instance_types():
         has = 2 in instance_type.chip.logical_neuron_core_values
         assert (f"'{instance_type.name}'" in rule["rule"]) is has
+
+
+def test_a_whole_node_device_is_refused_exactly_where_there_is_no_ultraserver():
+    (rule,) = [rule for rule in spec_of("NeuronNodePool")["x-kubernetes-validations"] if "self.devices" in rule["rule"]]
+    for instance_type in catalog.instance_types():
+        assert (f"'{instance_type.name}'" in rule["rule"]) is (instance_type.ultraserver is not None)
+
+
+def test_a_fault_says_what_the_device_model_knows():
+    fault = spec_of("NeuronFault")["properties"]
+    assert fault["type"]["enum"] == list(FAULT_TYPES)
+    assert set(fault["effect"]["enum"]) == set(EFFECTS)
+    pool = spec_of("NeuronNodePool")["properties"]
+    assert (pool["partitions"]["enum"], pool["devices"]["enum"]) == (list(PARTITIONS), list(OFFERED_DEVICES))
 
 
 def test_messages_fit_the_api_servers_limit():

@@ -49,12 +49,13 @@ def test_claims_without_status_are_no_hindrance():
     assert uninstall.holders([{"metadata": {"name": "c", "namespace": "n"}}], driver_name="x") == []
 
 
-async def test_it_cleans_up_even_where_the_operator_does_not_run(cluster, node, pool, settle, run, said):
+async def test_it_cleans_up_even_where_the_operator_does_not_run(cluster, node, pool, fault, settle, run, said):
     cluster.put(kube.NODES, node("worker"))
     cluster.put(kube.POOLS, pool())
+    cluster.put(kube.FAULTS, fault("hot", "worker"))
     await settle(cluster)
     assert await run() == 0
-    assert cluster.of(kube.POOLS) == cluster.of(kube.NEURON_NODES) == {}
+    assert cluster.of(kube.POOLS) == cluster.of(kube.NEURON_NODES) == cluster.of(kube.FAULTS) == {}
     assert cluster.of(kube.NODES)["worker"]["metadata"]["labels"] == {}
     assert said[-1] == "nothing is left"
 
@@ -70,7 +71,20 @@ async def test_it_cleans_nodes_where_the_crds_are_gone_already(cluster, node, po
     await settle(cluster)
     cluster.objects[kube.POOLS].clear()
     cluster.objects[kube.NEURON_NODES].clear()
-    cluster.missing = {kube.POOLS, kube.NEURON_NODES}
+    cluster.missing = {kube.POOLS, kube.NEURON_NODES, kube.FAULTS}
+    assert await run() == 0
+    assert cluster.of(kube.NODES)["worker"]["metadata"]["labels"] == {}
+
+
+async def test_resources_of_our_own_device_plugin_that_the_kubelet_still_reports_keep_no_label(
+    cluster, node, pool, settle, run
+):
+    cluster.put(kube.NODES, node("worker"))
+    cluster.put(kube.POOLS, pool(resources="DevicePlugin"))
+    await settle(cluster)
+    served = cluster.of(kube.NODES)["worker"]
+    served["status"]["allocatable"] = {"aws.amazon.com/neuron": "16"}
+    cluster.put(kube.NODES, served)
     assert await run() == 0
     assert cluster.of(kube.NODES)["worker"]["metadata"]["labels"] == {}
 
@@ -95,7 +109,7 @@ async def test_crds_are_installed_and_deleted_and_both_again(cluster, said):
         cluster.put(kube.CRDS, {**manifest, "status": status})
     for _ in range(2):
         assert await definitions.install(cluster, timeout=1, say=said.append) == 0
-    assert len(cluster.of(kube.CRDS)) == 2
+    assert len(cluster.of(kube.CRDS)) == 3
     for _ in range(2):
         assert await definitions.delete(cluster, timeout=1, say=said.append) == 0
     assert cluster.of(kube.CRDS) == {}

@@ -1,4 +1,4 @@
-"""A container's file system as the tools see it: views under run/, processes under proc/, devices under dev/."""
+"""A container's file system as the tools see it: claims under run/, processes under proc/, devices under dev/."""
 
 from __future__ import annotations
 
@@ -28,7 +28,16 @@ class Container:
         folder.mkdir(parents=True)
         path = folder / "view.json"
         path.write_text(view if isinstance(view, str) else json.dumps(view))
+        if not isinstance(view, str):
+            self._lay_core_files(folder, view)
         return path
+
+    def _lay_core_files(self, folder: Path, view: dict[str, Any]) -> None:
+        """What the node agent lays beside a view."""
+        (folder / "cores").mkdir()
+        for device in view["devices"]:
+            for core in device["core_ids"]:
+                (folder / "cores" / str(core)).touch(mode=0o444)
 
     def add_process(
         self, pid: int, *command: str, devices: Sequence[int] = (), maps: str = "/usr/lib/libnrt.so.2.34.10.0"
@@ -42,11 +51,13 @@ class Container:
             (folder / "fd" / str(fd)).symlink_to(f"/dev/neuron{device}")
         return folder
 
-    def neuron_ls(self, *arguments: str, stderr_is_terminal: bool = False) -> neuron_ls.Result:
+    def neuron_ls(
+        self, *arguments: str, stderr_is_terminal: bool = False, proc_root: Path | None = None
+    ) -> neuron_ls.Result:
         return neuron_ls.run(
             arguments,
             run_root=str(self.run_root),
-            proc_root=str(self.proc_root),
+            proc_root=str(proc_root or self.proc_root),
             dev_root=str(self.dev_root),
             stderr_is_terminal=stderr_is_terminal,
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from neuron_runtime import processes
 
 GOLDEN = Path(__file__).parent / "golden"
 MULTIPROCESSING = ("/opt/conda/bin/python", "-c", "from multiprocessing.spawn import spawn_main; spawn_main()")
@@ -30,6 +31,15 @@ def test_two_runtimes_in_a_container(container: Any, saved_view: Any, flag: tupl
     container.add_process(1966681, devices=[0])
     container.add_process(1966680, devices=[0])
     container.add_process(1, "sleep", "infinity")
+    assert container.neuron_ls(*flag).stdout == golden(f"one-of-trn2.48xlarge-two-runtimes.{ending}")
+
+
+@pytest.mark.parametrize(("flag", "ending"), [((), "txt"), (("-j",), "json")])
+def test_two_owners_of_cores_in_a_container(
+    container: Any, saved_view: Any, flag: tuple[str, ...], ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container.add_view(saved_view("one-of-trn2.48xlarge"))
+    monkeypatch.setattr(processes, "core_owners", lambda _: {1966681: {0}, 1966680: {0}})
     assert container.neuron_ls(*flag).stdout == golden(f"one-of-trn2.48xlarge-two-runtimes.{ending}")
 
 

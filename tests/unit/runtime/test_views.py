@@ -11,30 +11,35 @@ from neuron_runtime import views
 TORUS = "trn2n.48xlarge"
 
 
+def merged(container: Any) -> Any:
+    return views.merge([view for _, view in views.given(str(container.run_root))])
+
+
 def numbers(view: Any) -> list[tuple[int, int, list[int]]]:
     return [(d["index"], d["host_index"], d["core_ids"]) for d in view["devices"]]
 
 
 def test_no_folder_is_no_device(container: Any) -> None:
-    assert views.container_view(str(container.run_root / "absent")) is None
+    assert views.given(str(container.run_root / "absent")) == []
+    assert views.merge([]) is None
 
 
 def test_a_view_without_devices_is_no_device(container: Any, some_of: Any) -> None:
     container.add_view(some_of(TORUS))
-    assert views.container_view(str(container.run_root)) is None
+    assert merged(container) is None
 
 
 def test_other_files_are_not_views(container: Any, some_of: Any) -> None:
     (container.run_root / "note").write_text("no folder")
     (container.run_root / "claim" / "socket-only").mkdir(parents=True)
     container.add_view(some_of(TORUS, 3), claim="other")
-    assert numbers(views.container_view(str(container.run_root))) == [(0, 3, [0, 1, 2, 3])]
+    assert numbers(merged(container)) == [(0, 3, [0, 1, 2, 3])]
 
 
 def test_requests_that_number_on_keep_their_numbers(container: Any, some_of: Any) -> None:
     container.add_view(some_of(TORUS, 7, first_index=1), request="a-second")
     container.add_view(some_of(TORUS, 5), request="the-first")
-    assert numbers(views.container_view(str(container.run_root))) == [
+    assert numbers(merged(container)) == [
         (0, 5, [0, 1, 2, 3]),
         (1, 7, [4, 5, 6, 7]),
     ]
@@ -43,9 +48,8 @@ def test_requests_that_number_on_keep_their_numbers(container: Any, some_of: Any
 def test_claims_with_the_same_numbers_are_numbered_anew(container: Any, some_of: Any) -> None:
     container.add_view(some_of(TORUS, 5, 6), claim="b")
     container.add_view(some_of(TORUS, 9), claim="a")
-    view = views.container_view(str(container.run_root))
+    view = merged(container)
     assert numbers(view) == [(0, 9, [0, 1, 2, 3]), (1, 5, [4, 5, 6, 7]), (2, 6, [8, 9, 10, 11])]
-    assert view is not None
     assert view["devices"][1]["connected"] == [1, 4, 9, 6]
 
 

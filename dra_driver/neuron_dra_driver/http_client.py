@@ -1,0 +1,317 @@
+"""HTTP/1.1 to one server: what the API server needs, in a tenth of the memory of a full client.
+
+An agent runs on every node, and an HTTP library with its codecs, proxies, cookies and redirects was a fifth of its
+memory. The API server needs none of that: it is asked without compression, never redirects, and answers with a length
+or in chunks. Connections are kept and used again, one call at a time on each; a stream holds its own.
+
+A protocol and not asyncio's streams: a watch hands each line to its reader in the same turn of the event loop, for half
+of the price.
+
+Raises ConnectionError, TimeoutError or another OSError when there is no whole answer: an outage.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import ssl
+import struct
+import termios
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from dataclasses import dataclass, field
+from typing import cast
+from urllib.parse import urlsplit
+
+HEAD_LIMIT = 1 << 16
+KEPT = 4
+"""Idle connections at most: the agent seldom asks for more at once, and each costs both sides memory."""
+
+
+async def no_authorization() -> str:
+    """For a server that asks for none, or that knows the client by its certificate."""
+    return ""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where a server is, and what shows it who asks."""
+
+    url: str
+    tls: ssl.SSLContext | None = None
+    """None: plain HTTP."""
+    tls_name: str | None = None
+    """The name in the server's certificate, when it is not the host's in the URL."""
+    authorization: Callable[[], Awaitable[str]] = field(default=no_authorization)
+    """The Authorization header of the next call: tokens change while the process runs."""
+
+
+class _Connection(asyncio.Protocol):
+    """One call after the other: `ask`, then `head`, then `end`; the content goes to `take`, as it comes."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._clock = loop.time
+        self._future = loop.create_future
+        self.take: Callable[[bytes], object]
+        self.head: asyncio.Future[int]
+        """The status."""
+        self.end: asyncio.Future[bool]
+        """Whether the connection can be used again."""
+        self.heard = 0.0
+        self._parser: Generator[None, bytes, None] | None = None
+        self._ends_with_connection = False
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def ask(self, request: bytes, take: Callable[[bytes], object]) -> None:
+        """Send a request."""
+        self.take = take
+        self.head, self.end = self._future(), self._future()
+        self.heard = self._clock()
+        self._parser = self._parse()
+        next(self._parser)
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = self._clock()
+        if self._parser is None:
+            self.close()  # nobody asked
+            return
+        try:
+            self._parser.send(data)
+        except StopIteration:
+            self._parser = None
+        except Exception as error:
+            self._fail(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._parser and self._ends_with_connection and error is None:
+            self._parser = None
+            self.end.set_result(False)
+        self._fail(ConnectionError(f"the API server closed the connection ({error or 'without a word'})"))
+
+    def usable(self) -> bool:
+        """Whether another call can be sent."""
+        return self._parser is None and not self._transport.is_closing()
+
+    def waiting(self) -> bool:
+        """Whether something has arrived that nobody has read, an end included."""
+        if self._transport.is_closing():
+            return True
+        found = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, b"\0" * 4)
+        return bool(struct.unpack("i", found)[0])
+
+    def close(self) -> None:
+        """At once: a goodbye in TLS would wait for a server that may be gone."""
+        self._parser = None
+        self._transport.abort()
+
+    def _fail(self, error: Exception) -> None:
+        if self._parser:
+            self._parser = None
+            waited_for = self.end if self.head.done() else self.head
+            if not waited_for.done():
+                waited_for.set_exception(error)
+            self.close()
+
+    def _parse(self) -> Generator[None, bytes, None]:
+        """Is sent what arrives; comes to its end with the answer's."""
+        data = yield
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            if len(data) > HEAD_LIMIT:
+                raise ConnectionError("this is no HTTP server: its answer has no end of headers")
+            data += yield
+        status, headers = _head(data[:end])
+        data = data[end + 4 :]
+        self._ends_with_connection = False
+        reusable = headers.get("connection", "").lower() != "close"
+        chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        self.head.set_result(status)
+        if chunked:
+            while True:
+                while (end := data.find(b"\r\n")) < 0:
+                    data += yield
+                after = end + 2 + int(data[:end].partition(b";")[0], 16)
+                data = yield from _at_least(after + 2, data)
+                if after == end + 2:
+                    break
+                self.take(data[end + 2 : after])
+                data = data[after + 2 :]
+        elif "content-length" in headers:
+            length = int(headers["content-length"])
+            data = yield from _at_least(length, data)
+            self.take(data[:length])
+        else:
+            self._ends_with_connection = True
+            while True:
+                self.take(data)
+                data = yield
+        self.end.set_result(reusable)
+
+
+def _at_least(length: int, data: bytes) -> Generator[None, bytes, bytes]:
+    pieces = [data]
+    missing = length - len(data)
+    while missing > 0:
+        pieces.append((yield))
+        missing -= len(pieces[-1])
+    return b"".join(pieces) if len(pieces) > 1 else data
+
+
+def _head(content: bytes) -> tuple[int, dict[str, str]]:
+    first, *lines = content.decode("latin-1").split("\r\n")
+    try:
+        status = int(first.split(" ", 2)[1])
+    except (IndexError, ValueError) as error:
+        raise ConnectionError(f"this is no HTTP server: it says {first[:80]!r}") from error
+    pairs = (line.partition(":") for line in lines)
+    return status, {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+class Stream:
+    """An answer that goes on and on, in lines."""
+
+    def __init__(self, connection: _Connection, pieces: list[bytes]) -> None:
+        self._connection = connection
+        self._pieces = pieces
+        self._rest = b""
+        self._handle: Callable[[bytes], object]
+
+    @property
+    def status(self) -> int:
+        """The status of the answer."""
+        return self._connection.head.result()
+
+    async def content(self) -> bytes:
+        """All of it, for one that ends."""
+        await self._connection.end
+        return b"".join(self._pieces)
+
+    async def each(self, handle: Callable[[bytes], object], *, silence: float) -> None:
+        """Call for each line, in the moment in which it is here, until the server ends the answer.
+
+        Raises TimeoutError when nothing comes for `silence` seconds.
+        """
+        self._handle = handle
+        connection = self._connection
+        for piece in self._pieces:
+            self._take(piece)
+        self._pieces.clear()
+        connection.take = self._take
+        clock = asyncio.get_running_loop().time
+        while not connection.end.done():
+            left = connection.heard + silence - clock()
+            if left <= 0:
+                raise TimeoutError(f"nothing was heard for {silence:.0f} s")
+            await asyncio.wait([connection.end], timeout=left)
+        connection.end.result()
+
+    async def lines(self, *, silence: float) -> AsyncGenerator[bytes, None]:
+        """The same for who takes them one by one."""
+        lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+        following = asyncio.create_task(self.each(lines.put_nowait, silence=silence))
+        following.add_done_callback(lambda _: lines.put_nowait(None))
+        try:
+            while (line := await lines.get()) is not None:
+                yield line
+            following.result()
+        finally:
+            following.cancel()
+
+    def waiting(self) -> bool:
+        """Whether something has arrived that nobody has read, an end included."""
+        return self._connection.waiting()
+
+    def _take(self, piece: bytes) -> None:
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            self._handle(line)
+
+
+class HttpClient:
+    """See the module."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        url = urlsplit(access.url)
+        self._host = url.hostname or "localhost"
+        self._port = url.port or (443 if access.tls else 80)
+        self._prefix = url.path.rstrip("/")
+        self._host_header = url.netloc.rpartition("@")[2]
+        self._idle: list[_Connection] = []
+
+    async def request(
+        self, method: str, target: str, *, body: bytes | None = None, content_type: str = "", timeout: float
+    ) -> tuple[int, bytes]:
+        """One call: status and content."""
+        async with asyncio.timeout(timeout):
+            request = await self._request(method, target, body, content_type)
+            # A connection may have been closed while it was idle. What is harmless twice is then sent again.
+            while method != "POST" and (kept := self._kept()):
+                with contextlib.suppress(ConnectionError):
+                    return await self._call(kept, request)
+            return await self._call(await self._connect(), request)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, target: str, *, timeout: float) -> AsyncIterator[Stream]:
+        """GET with an answer that does not end; `timeout` for its beginning."""
+        pieces: list[bytes] = []
+        async with asyncio.timeout(timeout):
+            request = await self._request("GET", target, None, "")
+            connection = await self._connect()
+        try:
+            connection.ask(request, pieces.append)
+            async with asyncio.timeout(timeout):
+                await connection.head
+            yield Stream(connection, pieces)
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    async def _call(self, connection: _Connection, request: bytes) -> tuple[int, bytes]:
+        pieces: list[bytes] = []
+        again = False
+        try:
+            connection.ask(request, pieces.append)
+            status = await connection.head
+            again = await connection.end
+        finally:
+            if again and len(self._idle) < KEPT:
+                self._idle.append(connection)
+            else:
+                connection.close()
+        return status, b"".join(pieces)
+
+    def _kept(self) -> _Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable():
+                return connection
+        return None
+
+    async def _connect(self) -> _Connection:
+        tls = self._access.tls
+        name = (self._access.tls_name or self._host) if tls else None
+        _, connection = await asyncio.get_running_loop().create_connection(
+            _Connection, self._host, self._port, ssl=tls, server_hostname=name
+        )
+        return connection
+
+    async def _request(self, method: str, target: str, body: bytes | None, content_type: str) -> bytes:
+        """All of it. Small as ours are, it leaves in one packet."""
+        lines = [
+            f"{method} {self._prefix}{target} HTTP/1.1",
+            f"Host: {self._host_header}",
+            "Accept: application/json",
+            "User-Agent: neuron-sim-agent",
+        ]
+        if authorization := await self._access.authorization():
+            lines.append(f"Authorization: {authorization}")
+        if body is not None:
+            lines += [f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
