@@ -474,7 +474,7 @@ class Agent:
             status = neuron_node_status(
                 neuron_node,
                 readiness=readiness,
-                devices=len(self._node.devices) if self._node and not self._refused else 0,
+                devices=self._node.instance_type.chips if self._node and not self._refused else 0,
                 prepared_claims=len(self._store.prepared()),
                 other_road_claims=self._other_road_claims(),
                 quarantined=[path.name for path in self._store.quarantined()],

@@ -10,8 +10,8 @@ since. In doubt is therefore
 
 * every claim that the watch has not (yet) shown as allocated here, with the uid asked for: the event is late, the
   claim was made anew under its name, or it is allocated elsewhere by now;
-* every claim of a list, hence all that were allocated before this process began or while its watch was interrupted:
-  between such an allocation and now anything may have happened;
+* every claim that a watch begins with, hence all that were allocated before this process began or while it missed
+  something: between such an allocation and now anything may have happened;
 * every claim from its first prepare or unprepare on, by whatever road, until the watch has shown that *that*
   allocation ended (`_spent`: an event newer than the version that was used, which has no allocation here). This is
   the claim whose uid is allocated twice in a row, the second time with other devices: between two pods the old
@@ -29,7 +29,8 @@ theirs by all of that. It is noticed when the watch goes on (`announced`), and t
 same names: before its containers start, unless the watch was late by as long as they need. The checkpoint never has a
 device twice even then, because the prepare of the device's new owner finds it held and asks the API server.
 
-Memory: a claim is forgotten when it is given out. Those of other nodes are dropped as they are read.
+Memory: a watch begins by telling all claims one by one (`sendInitialEvents`); a list of some thousands would double
+the agent. Those of other nodes are dropped as they are read, those of this node when they are given out.
 """
 
 import asyncio
@@ -55,7 +56,9 @@ SILENCE = 150.0
 """Seconds without a word, not even a bookmark (one a minute), after which a watch is dead."""
 
 MANY = 4096
-"""Remembered versions after which a list sorts out those of claims that are gone."""
+"""Remembered versions after which the next watch begins anew, to sort out those of claims that are gone."""
+REFUSED = 600.0
+INITIAL_END = "k8s.io/initial-events-end"
 NEVER = sys.maxsize
 """A version that no event is newer than."""
 
@@ -79,8 +82,10 @@ class ClaimCache:
         self._pool = pool
         self._clock = clock
         self._version = ""
-        """Where the watch is; empty: nowhere, a list has to come first."""
+        """Where the watch is; empty: nowhere, it has to begin with all that there is."""
         self._stream: Stream | None = None
+        self._listed: set[str] | None = None
+        """The uids that a watch began with, until it has told them all."""
         self._trusted_from = 0.0
         self._waiting: dict[str, _Announced] = {}
         """By uid, in the order of their events: allocated here and not asked for yet."""
@@ -88,17 +93,21 @@ class ClaimCache:
         """By uid, the version up to which news of a claim are old; such claims are not given out."""
 
     async def follow(self) -> None:
-        """List where that is needed, then watch for as long as the watch lasts. Raises what goes wrong."""
+        """Watch for as long as a watch lasts. Raises what goes wrong."""
+        if len(self._spent) > MANY:
+            self._version = ""
+        self._listed = None if self._version else set()
+        self._trusted_from = self._clock() + SETTLE
         try:
-            if not self._version or len(self._spent) > MANY:
-                await self._list()
             async with self._kube.follow_claims(self._version) as self._stream:
-                self._trusted_from = self._clock() + SETTLE
                 await self._stream.each(self._event, silence=SILENCE)
         except ApiError as error:
             if error.status not in (429, 503):  # those are only busy
                 self._version = ""
-            if error.status != 410:  # 410: too long away, its past is forgotten
+            if error.status == 422:
+                log.warning("claims are read one by one, as the API server streams no lists (WatchList): %s", error)
+                await asyncio.sleep(REFUSED)
+            elif error.status != 410:  # 410: too long away, its past is forgotten
                 raise
         finally:
             self._stream = None
@@ -132,23 +141,12 @@ class ClaimCache:
         self._spent[uid] = max(version, self._spent.get(uid, 0))
 
     def _behind(self) -> bool:
-        return self._stream is None or self._clock() < self._trusted_from or self._stream.waiting()
-
-    async def _list(self) -> None:
-        """Begin anew: what is allocated now is in doubt, what is not will be an event."""
-        there: set[str] = set()
-        version = ""
-        async for claims, listed in self._kube.claims():
-            version = listed
-            for claim in claims:
-                uid = claim["metadata"]["uid"]
-                there.add(uid)
-                if self._here(claim):
-                    self._spend(uid, int(claim["metadata"]["resourceVersion"]))
-                else:
-                    self._ended(uid, int(claim["metadata"]["resourceVersion"]))
-        self._version = version
-        self._spent = {uid: used for uid, used in self._spent.items() if uid in there}
+        return (
+            self._stream is None
+            or self._listed is not None
+            or self._clock() < self._trusted_from
+            or self._stream.waiting()
+        )
 
     def _event(self, line: bytes) -> None:
         event = orjson.loads(line)
@@ -156,18 +154,36 @@ class ClaimCache:
         if kind == "ERROR":
             raise ApiError(int(claim.get("code") or 500), str(claim.get("message") or claim))
         metadata = claim["metadata"]
-        self._version = metadata["resourceVersion"]
         if kind == "BOOKMARK":
+            if self._listed is not None and INITIAL_END in (metadata.get("annotations") or {}):
+                self._begun(self._listed)
+            if self._listed is None:
+                self._version = metadata["resourceVersion"]
             return
-        uid, version = metadata["uid"], int(self._version)
+        uid, version = metadata["uid"], int(metadata["resourceVersion"])
+        here = self._here(claim)
+        if self._listed is not None:
+            self._listed.add(uid)
+            if here:  # who knows what was before
+                self._spend(uid, version)
+            else:
+                self._ended(uid, version)
+            return
+        self._version = metadata["resourceVersion"]
         if kind == "DELETED":  # a uid does not come again
             self._waiting.pop(uid, None)
             self._spent.pop(uid, None)
-        elif not self._here(claim):
+        elif not here:
             self._waiting.pop(uid, None)
             self._ended(uid, version)
         elif uid not in self._spent:
             self._announce(uid, claim)
+
+    def _begun(self, listed: set[str]) -> None:
+        """All that there was has been told. Claims that were not among it are gone."""
+        self._spent = {uid: used for uid, used in self._spent.items() if uid in listed}
+        self._listed = None
+        self._trusted_from = self._clock() + SETTLE
 
     def _ended(self, uid: str, version: int) -> None:
         """There is no allocation here (any more), as of a version."""

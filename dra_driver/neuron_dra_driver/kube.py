@@ -2,7 +2,7 @@
 
 The ClusterRole that they need:
 
-    resource.k8s.io   resourceclaims        get list watch
+    resource.k8s.io   resourceclaims        get watch
     resource.k8s.io   resourceslices        list watch create update delete
     core              nodes                 get
     neuron-sim.dev    neuronnodes           list watch      (not when it runs alone)
@@ -67,20 +67,11 @@ class Kube:
                 return None
             raise
 
-    async def claims(self, *, page: int = 200) -> AsyncGenerator[tuple[list[Object], str], None]:
-        """All ResourceClaims with the list's version, in pages: as a whole they may be many megabytes."""
-        params = {"limit": str(page)}
-        while True:
-            found = await self.request("GET", CLAIMS, params=params)
-            metadata = found["metadata"]
-            yield found.get("items") or [], metadata["resourceVersion"]
-            if not metadata.get("continue"):
-                return
-            params["continue"] = metadata["continue"]
-
     def follow_claims(self, version: str) -> contextlib.AbstractAsyncContextManager[Stream]:
-        """The changes of all ResourceClaims after a version."""
-        return self.stream(CLAIMS, params={"resourceVersion": version})
+        """The changes of all ResourceClaims after a version; without one, what there is comes first."""
+        if version:
+            return self.stream(CLAIMS, params={"resourceVersion": version})
+        return self.stream(CLAIMS, params={"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"})
 
     async def node_uid(self, name: str) -> str:
         """The uid of a Node."""

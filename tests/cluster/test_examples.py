@@ -24,11 +24,32 @@ SEES: dict[str, dict[tuple[str, str], int]] = {
     "shared-claim/pods.yaml": {("pod-shares-0", "ctr0"): 2, ("pod-shares-1", "ctr0"): 2},
     "two-claims/pod.yaml": {("two-claims", "ctr0"): 3},
     "per-container/pod.yaml": {("per-container", "ctr0"): 1, ("per-container", "ctr1"): 1},
+    "logical-neuron-core/lnc-setting-trn2.yaml": {("all-neurons-lnc-1", "ctr0"): 16},
+    "whole-node/training.yaml": {("training", "worker"): 16},
+    "cores-share-a-chip/pods.yaml": {("half-a-chip-0", "ctr0"): 1, ("half-a-chip-1", "ctr0"): 1},
+    "cores-of-two-chips/pod.yaml": {("cores-of-two-chips", "ctr0"): 2},
+    "logical-neuron-core/one-chip.yaml": {("one-neuron-lnc-1", "ctr0"): 1},
+    "plain-cores/pod.yaml": {("plain-cores", "ctr0"): 1},
+    "simulation-config/pod.yaml": {("simulation-config", "ctr0"): 1},
 }
 
+CORES = {
+    "half-a-chip-0": [2],
+    "half-a-chip-1": [2],
+    "cores-of-two-chips": [2, 2],
+    "one-neuron-lnc-1": [8],
+    "plain-cores": [2],
+    "simulation-config": [1],
+    "all-neurons-lnc-1": [8] * 16,
+    "training": [4] * 16,
+}
+"""What pods that ask for cores, or for an LNC, see of each device."""
 
-WHOLE_NODE = "all-devices/all-devices.yaml"
-TOGETHER = [example for example in SEES if example != WHOLE_NODE]
+WHOLE_NODE = [example for example, sees in SEES.items() if 16 in sees.values()]
+BY_CORES = [
+    example for example, sees in SEES.items() if example not in WHOLE_NODE and {p for p, _ in sees} & set(CORES)
+]
+TOGETHER = [example for example in SEES if example not in (*WHOLE_NODE, *BY_CORES)]
 
 
 def assert_sees(cluster: Cluster, namespace: str, example: str) -> None:
@@ -36,12 +57,27 @@ def assert_sees(cluster: Cluster, namespace: str, example: str) -> None:
         devices = cluster.neuron_ls(namespace, pod, container)
         assert [d["neuron_device"] for d in devices] == list(range(count))
         assert len({d["bdf"] for d in devices}) == count, "each one another chip"
+        if pod in CORES:
+            assert [d["nc_count"] for d in devices] == CORES[pod]
 
 
-def test_example_that_wants_a_whole_node(cluster: Cluster, namespace: str) -> None:
-    cluster.apply((EXAMPLES / WHOLE_NODE).read_text(), namespace)
+@pytest.mark.parametrize("example", WHOLE_NODE)
+def test_example_that_wants_a_whole_node(cluster: Cluster, namespace: str, example: str) -> None:
+    cluster.apply((EXAMPLES / example).read_text(), namespace)
     cluster.wait_ready(namespace)
-    assert_sees(cluster, namespace, WHOLE_NODE)
+    assert_sees(cluster, namespace, example)
+
+
+def test_examples_that_want_cores(cluster: Cluster, namespace: str) -> None:
+    for example in BY_CORES:
+        cluster.apply((EXAMPLES / example).read_text(), namespace)
+    cluster.wait_ready(namespace)
+    for example in BY_CORES:
+        assert_sees(cluster, namespace, example)
+    first, second = (cluster.neuron_ls(namespace, f"half-a-chip-{i}")[0]["bdf"] for i in (0, 1))
+    assert first == second, "two pods share a chip"
+    configured = cluster.execute(namespace, "simulation-config", "sh", "-c", "echo $NEURON_RT_LOG_LEVEL")
+    assert configured.strip() == "INFO"
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +152,67 @@ def test_agent_alone_serves_its_devices(cluster: Cluster, namespace: str) -> Non
     assert "instance-type: inf2.48xlarge" in cluster.execute(namespace, "standalone", "neuron-ls")
 
 
+@pytest.fixture
+def minimal_driver(cluster: Cluster) -> Iterator[None]:
+    """The driver of under 100 lines on the library alone."""
+    folder = str(EXAMPLES / "minimal-dra-driver")
+    cluster.kubectl("apply", "-k", folder)
+    try:
+        rollout = ("rollout", "status", "-n", "minimal-dra-driver", "daemonset/minimal-dra-driver", "--timeout=90s")
+        cluster.kubectl(*rollout)
+        yield
+    finally:
+        cluster.kubectl("delete", "-k", folder, "--timeout=120s")
+
+
+@pytest.mark.usefixtures("minimal_driver")
+def test_driver_on_the_library_alone(cluster: Cluster, namespace: str) -> None:
+    """Devices, and their health in the pod's status, by a program that knows the library and nothing else of ours."""
+    cluster.apply((EXAMPLES / "minimal-dra-driver/pod.yaml").read_text(), namespace)
+    cluster.wait_ready(namespace)
+    granted = [line for line in cluster.execute(namespace, "fake", "env").splitlines() if line.startswith("FAKE_")]
+    assert len(granted) == 2
+    number = granted[0].removeprefix("FAKE_").removesuffix("=granted")
+    node = cluster.get("pod", "-n", namespace, "fake")["spec"]["nodeName"]
+    drivers = cluster.items("pods", "-n", "minimal-dra-driver", f"--field-selector=spec.nodeName={node}")
+    broken = ("python", "-c", f"open('/tmp/broken-fake-{number}', 'w')")
+    cluster.execute("minimal-dra-driver", drivers[0]["metadata"]["name"], *broken)
+    until(
+        lambda: health(cluster, namespace, "fake") == ["Healthy", "Unhealthy"],
+        what="one of the pod's two devices unhealthy",
+        details=lambda: health(cluster, namespace, "fake"),
+    )
+
+
+@pytest.fixture
+def minimal_plugin(cluster: Cluster) -> Iterator[None]:
+    folder = str(EXAMPLES / "minimal-device-plugin")
+    cluster.kubectl("apply", "-k", folder)
+    try:
+        yield
+    finally:
+        cluster.kubectl("delete", "-k", folder, "--timeout=120s")
+
+
+@pytest.mark.usefixtures("minimal_plugin")
+def test_device_plugin_on_the_library_alone(cluster: Cluster, namespace: str) -> None:
+    def toys() -> list[str]:
+        every = [node["status"]["allocatable"].get("fake.example.com/toy", "0") for node in cluster.items("nodes")]
+        return sorted(every)
+
+    until(lambda: toys() == ["0", "4", "4"], what="four toys on each worker", details=toys)
+    cluster.apply((EXAMPLES / "minimal-device-plugin/pod.yaml").read_text(), namespace)
+    cluster.wait_ready(namespace)
+    assert "TOYS=toy-" in cluster.execute(namespace, "toys", "env")
+
+
+def health(cluster: Cluster, namespace: str, name: str) -> list[str]:
+    """What the kubelet reports of a pod's devices, in alphabetical order."""
+    statuses = cluster.get("pod", "-n", namespace, name)["status"]["containerStatuses"]
+    found = [one for status in statuses for one in status.get("allocatedResourcesStatus", [])]
+    return sorted(resource["health"] for one in found for resource in one["resources"])
+
+
 @pytest.mark.parametrize("example", sorted((EXAMPLES / "pools").glob("*.yaml")), ids=lambda path: path.stem)
 def test_pool_examples_are_accepted(cluster: Cluster, example: Path) -> None:
     """Their labels match no node here; the API server and the operator accept them."""
@@ -134,7 +231,15 @@ def test_pool_examples_are_accepted(cluster: Cluster, example: Path) -> None:
 
 
 def test_no_example_is_left_untried() -> None:
-    others = ("admin-access/admin-access.yaml", "standalone-agent/agent.yaml", "standalone-agent/pod.yaml")
+    others = (
+        "admin-access/admin-access.yaml",
+        "standalone-agent/agent.yaml",
+        "standalone-agent/pod.yaml",
+        "whole-node/ultraserver-node.yaml",
+        *(f"device-plugin/{name}.yaml" for name in ("pool", "chips", "cores")),
+        *(f"minimal-dra-driver/{name}.yaml" for name in ("driver", "kustomization", "pod")),
+        *(f"minimal-device-plugin/{name}.yaml" for name in ("plugin", "kustomization", "pod")),
+    )
     known = {EXAMPLES / name for name in (*SEES, *others)}
     assert {path for path in EXAMPLES.rglob("*.yaml") if path.parent.name != "pools"} == known
     assert all((path.parent / "README.md").exists() for path in EXAMPLES.rglob("*.yaml"))
