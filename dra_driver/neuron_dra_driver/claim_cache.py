@@ -84,8 +84,8 @@ class ClaimCache:
         self._version = ""
         """Where the watch is; empty: nowhere, it has to begin with all that there is."""
         self._stream: Stream | None = None
-        self._listed: set[str] | None = None
-        """The uids that a watch began with, until it has told them all."""
+        self._unseen: set[str] | None = None
+        """While a watch tells what there is: what is remembered of claims that it has not told of."""
         self._trusted_from = 0.0
         self._waiting: dict[str, _Announced] = {}
         """By uid, in the order of their events: allocated here and not asked for yet."""
@@ -96,7 +96,7 @@ class ClaimCache:
         """Watch for as long as a watch lasts. Raises what goes wrong."""
         if len(self._spent) > MANY:
             self._version = ""
-        self._listed = None if self._version else set()
+        self._unseen = None if self._version else set(self._spent)
         self._trusted_from = self._clock() + SETTLE
         try:
             async with self._kube.follow_claims(self._version) as self._stream:
@@ -133,17 +133,19 @@ class ClaimCache:
 
     def unprepared(self, uid: str) -> None:
         """A claim was unprepared."""
-        # Which version it was prepared from is unknown when another process did it.
-        self._spend(uid, self._spent.get(uid, NEVER))
+        self._waiting.pop(uid, None)
+        # If another process prepared it, nobody here knows from which version.
+        self._spent.setdefault(uid, NEVER)
 
     def _spend(self, uid: str, version: int) -> None:
         self._waiting.pop(uid, None)
-        self._spent[uid] = max(version, self._spent.get(uid, 0))
+        known = self._spent.get(uid, NEVER)
+        self._spent[uid] = version if known == NEVER else max(known, version)
 
     def _behind(self) -> bool:
         return (
             self._stream is None
-            or self._listed is not None
+            or self._unseen is not None
             or self._clock() < self._trusted_from
             or self._stream.waiting()
         )
@@ -155,15 +157,15 @@ class ClaimCache:
             raise ApiError(int(claim.get("code") or 500), str(claim.get("message") or claim))
         metadata = claim["metadata"]
         if kind == "BOOKMARK":
-            if self._listed is not None and INITIAL_END in (metadata.get("annotations") or {}):
-                self._begun(self._listed)
-            if self._listed is None:
+            if self._unseen is not None and INITIAL_END in (metadata.get("annotations") or {}):
+                self._begun(self._unseen)
+            if self._unseen is None:
                 self._version = metadata["resourceVersion"]
             return
         uid, version = metadata["uid"], int(metadata["resourceVersion"])
         here = self._here(claim)
-        if self._listed is not None:
-            self._listed.add(uid)
+        if self._unseen is not None:
+            self._unseen.discard(uid)
             if here:  # who knows what was before
                 self._spend(uid, version)
             else:
@@ -179,10 +181,11 @@ class ClaimCache:
         elif uid not in self._spent:
             self._announce(uid, claim)
 
-    def _begun(self, listed: set[str]) -> None:
-        """All that there was has been told. Claims that were not among it are gone."""
-        self._spent = {uid: used for uid, used in self._spent.items() if uid in listed}
-        self._listed = None
+    def _begun(self, unseen: set[str]) -> None:
+        """All that there is has been told."""
+        for uid in unseen:
+            del self._spent[uid]
+        self._unseen = None
         self._trusted_from = self._clock() + SETTLE
 
     def _ended(self, uid: str, version: int) -> None:

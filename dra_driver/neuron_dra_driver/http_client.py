@@ -13,6 +13,7 @@ Raises ConnectionError, TimeoutError or another OSError when there is no whole a
 import asyncio
 import contextlib
 import fcntl
+import socket
 import ssl
 import struct
 import termios
@@ -22,6 +23,9 @@ from typing import cast
 from urllib.parse import urlsplit
 
 HEAD_LIMIT = 1 << 16
+STREAM_BUFFER = 1 << 14
+"""Bytes that a stream may be ahead of its reader: one that begins with thousands of objects would else fill the buffers
+of TLS and with them the process's peak."""
 KEPT = 4
 """Idle connections at most: the agent seldom asks for more at once, and each costs both sides memory."""
 
@@ -102,6 +106,10 @@ class _Connection(asyncio.Protocol):
         found = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, b"\0" * 4)
         return bool(struct.unpack("i", found)[0])
 
+    def go_slowly(self) -> None:
+        """Let the server send little at a time."""
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STREAM_BUFFER)
+
     def close(self) -> None:
         """At once: a goodbye in TLS would wait for a server that may be gone."""
         self._parser = None
@@ -129,15 +137,18 @@ class _Connection(asyncio.Protocol):
         chunked = headers.get("transfer-encoding", "").lower() == "chunked"
         self.head.set_result(status)
         if chunked:
+            place = 0
             while True:
-                while (end := data.find(b"\r\n")) < 0:
-                    data += yield
-                after = end + 2 + int(data[:end].partition(b";")[0], 16)
-                data = yield from _at_least(after + 2, data)
+                while (end := data.find(b"\r\n", place)) < 0:
+                    data, place = data[place:] + (yield), 0
+                after = end + 2 + int(data[place:end].partition(b";")[0], 16)
+                if after + 2 > len(data):
+                    data = yield from _at_least(after + 2 - place, data[place:])
+                    end, after, place = end - place, after - place, 0
                 if after == end + 2:
                     break
                 self.take(data[end + 2 : after])
-                data = data[after + 2 :]
+                place = after + 2
         elif "content-length" in headers:
             length = int(headers["content-length"])
             data = yield from _at_least(length, data)
@@ -261,6 +272,7 @@ class HttpClient:
             request = await self._request("GET", target, None, "")
             connection = await self._connect()
         try:
+            connection.go_slowly()
             connection.ask(request, pieces.append)
             async with asyncio.timeout(timeout):
                 await connection.head

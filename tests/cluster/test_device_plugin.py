@@ -127,15 +127,20 @@ def test_a_broken_chip_is_not_counted(cluster: Cluster, by_plugin: None, node: s
 
 @pytest.fixture(scope="module")
 def extension(cluster: Cluster, by_plugin: None) -> Iterator[None]:
-    """AWS's second scheduler, with the extension behind it. The pool stays as `by_plugin` has it."""
-    chart = str(REPOSITORY / "charts/neuron-sim")
-    change = ("--reuse-values", "--set", "scheduler.enabled=true", "--set", "pools.default.resources=DevicePlugin")
-    upgrade = ("upgrade", RELEASE, chart, "-n", SYSTEM, "--force-conflicts", "--wait", "--timeout", "3m")
-    cluster.helm(*upgrade, *change)
+    """AWS's second scheduler, with the extension behind it."""
+
+    def upgrade(*values: str) -> None:
+        chart = str(REPOSITORY / "charts/neuron-sim")
+        sets = [part for value in values for part in ("--set", value)]
+        # `by_plugin` has patched the pool, which Helm is to take over
+        options = ("--reuse-values", "--force-conflicts", "--wait", "--timeout", "3m")
+        cluster.helm("upgrade", RELEASE, chart, "-n", SYSTEM, *options, *sets)
+
+    upgrade("scheduler.enabled=true", "pools.default.resources=DevicePlugin")
     try:
         yield
     finally:
-        cluster.helm(*upgrade, "--reset-values", "--set", "pools.default.resources=DevicePlugin")
+        upgrade("scheduler.enabled=false", "pools.default.resources=Auto")
 
 
 def annotations(cluster: Cluster, namespace: str, name: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ The table says how many devices each container sees. An example that the table d
 is added without being run.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,7 +120,27 @@ def test_sharing_pods_see_the_same_chips(cluster: Cluster, together: str) -> Non
 
 
 @pytest.fixture
-def admin_namespace(cluster: Cluster) -> Iterator[str]:
+def no_cores(cluster: Cluster) -> Iterator[None]:
+    """Whole chips only: the scheduler gives no admin access to a device whose counters are in use."""
+
+    def cut(partitions: str, devices: int) -> None:
+        patch = json.dumps({"spec": {"partitions": partitions}})
+        cluster.kubectl("patch", "neuronnodepool", "default", "--type=merge", "-p", patch)
+        until(
+            lambda: sum(len(s["spec"].get("devices", [])) for s in cluster.slices()) == 2 * devices,
+            what=f"{devices} devices a node",
+        )
+        cluster.wait_nodes()
+
+    cut("none", 16)
+    try:
+        yield
+    finally:
+        cut("logical", 80)
+
+
+@pytest.fixture
+def admin_namespace(cluster: Cluster, no_cores: None) -> Iterator[str]:
     yield "neuron-admin"
     cluster.kubectl("delete", "namespace", "neuron-admin", "--ignore-not-found", "--timeout=120s")
     until(lambda: not cluster.leftovers(), what="nothing left over", details=cluster.leftovers)
@@ -127,7 +148,8 @@ def admin_namespace(cluster: Cluster) -> Iterator[str]:
 
 def test_admin_access_sees_devices_that_others_hold(cluster: Cluster, admin_namespace: str) -> None:
     cluster.apply((EXAMPLES / "admin-access/admin-access.yaml").read_text())
-    cluster.wait_ready(admin_namespace, "workload", "monitor")
+    cluster.wait_ready(admin_namespace, "workload")
+    cluster.wait_ready(admin_namespace, "monitor")
     assert len(cluster.neuron_ls(admin_namespace, "workload")) == 4
     assert len(cluster.neuron_ls(admin_namespace, "monitor")) == 16
 

@@ -190,10 +190,15 @@ class FakeApi:
         response = web.StreamResponse()
         queue: asyncio.Queue[Object | None] = asyncio.Queue()
         watcher = (plural, selector, queue)
-        since = int(request.query["resourceVersion"])
+        initial = request.query.get("sendInitialEvents") == "true"
+        since = 0 if initial else int(request.query["resourceVersion"])
         for obj in self.items(plural):
             if _selected(obj, selector) and int(obj["metadata"]["resourceVersion"]) > since:
                 queue.put_nowait({"type": "ADDED", "object": obj})
+        if initial:
+            assert request.query["resourceVersionMatch"] == "NotOlderThan"
+            end = {"resourceVersion": str(self.version), "annotations": {"k8s.io/initial-events-end": "true"}}
+            queue.put_nowait({"type": "BOOKMARK", "object": {"metadata": end}})
         self._watchers.append(watcher)
         try:
             await response.prepare(request)

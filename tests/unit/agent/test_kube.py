@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from neuron_dra_driver import kube as kube_module
 from neuron_dra_driver.errors import AgentError
+from neuron_dra_driver.http_client import Access
 from neuron_dra_driver.kube import Kube, ServiceAccountToken, _in_cluster
 from neuron_dra_driver.kubeletplugin import ApiError
 
@@ -71,19 +73,20 @@ async def test_the_neuron_node_is_followed(api: Any, kube: Kube) -> None:
         await anext(changes)
 
 
-async def test_a_rotated_token_is_read_again(api: Any, tmp_path: Path) -> None:
+async def test_a_rotated_token_is_read_again(api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     token = tmp_path / "token"
     token.write_text("an-old-token\n")
-    kube = Kube.__new__(Kube)
-    import httpx2
+    monkeypatch.setattr(kube_module, "_in_cluster", lambda _: Access(api.url, authorization=token_of(token)))
+    async with Kube() as kube:
+        with pytest.raises(ApiError) as refused:
+            await kube.node_uid("worker-1")
+        assert refused.value.status == 401
+        token.write_text("a-token\n")
+        assert await kube.node_uid("worker-1") == "uid-of-the-node"
 
-    kube._http = httpx2.AsyncClient(base_url=api.url, auth=ServiceAccountToken(token))
-    with pytest.raises(ApiError) as refused:
-        await kube.node_uid("worker-1")
-    assert refused.value.status == 401
-    token.write_text("a-token\n")
-    assert await kube.node_uid("worker-1") == "uid-of-the-node"
-    await kube._http.aclose()
+
+def token_of(path: Path) -> Any:
+    return ServiceAccountToken(path).header
 
 
 def test_outside_a_pod_it_says_what_to_give() -> None:
