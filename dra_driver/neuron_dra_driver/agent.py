@@ -23,6 +23,7 @@ from typing import Any
 
 from . import health, http_server
 from .checkpoint import Checkpoint
+from .claim_cache import ClaimCache
 from .claim_status import ClaimStatus
 from .counter_support import keeps_counters
 from .device_health import device_health
@@ -107,6 +108,7 @@ class Agent:
             checkpoint=Checkpoint(self._driver_dir),
             trees=RuntimeTrees(settings.runtime_tree, settings.state_dir / settings.driver_name),
         )
+        self._claims = ClaimCache(kube, driver=settings.driver_name, pool=settings.node_name)
         driver = NodeDriver(
             driver=settings.driver_name,
             pool=settings.node_name,
@@ -116,6 +118,7 @@ class Agent:
             node=self._serving_node,
             changed=self._claims_changed,
             metrics=self._metrics,
+            cache=self._claims,
         )
         self._health = HealthMonitor()
         self._plugin = KubeletPlugin(
@@ -192,6 +195,7 @@ class Agent:
             work = [
                 self._serve_kubelet(),
                 self._forever("slices", self._publish_slices),
+                self._forever("claims", self._claims.follow),
                 self._forever("reconcile", self._reconcile),
                 self._forever("claim status", self._claim_status.run),
                 self._forever("pod events", self._pod_events.run),
@@ -538,7 +542,4 @@ async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
 
 def _unexpected(error: Exception) -> bool:
     """Whether the log should have the traceback: not for what is said in a sentence, nor for an outage."""
-    return not isinstance(error, AgentError | ApiError | OSError) and type(error).__module__.partition(".")[0] not in (
-        "httpx2",
-        "httpcore2",
-    )
+    return not isinstance(error, AgentError | ApiError | OSError)

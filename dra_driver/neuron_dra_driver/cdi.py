@@ -11,11 +11,12 @@ replace each other's mounts and device nodes by path, and the last environment w
 needs nothing on the host; only `*.json` and `*.yaml` are read, so a rename publishes a file at once.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from .checkpoint import Entry, entry_of
 from .config import SIMULATED_VARIABLE
@@ -78,7 +79,7 @@ def build(*, driver: str, entry: Entry, requests: Sequence[RequestEdits]) -> dic
         "annotations": {
             SIMULATED: "true",
             CLAIM: str(entry),
-            RECORD: json.dumps(entry.as_record(), separators=(",", ":")),
+            RECORD: orjson.dumps(entry.as_record()).decode(),
         },
         "devices": [
             {
@@ -113,7 +114,7 @@ class CdiFolder:
     def write(self, uid: str, spec: Mapping[str, Any]) -> None:
         """Publish a claim's file."""
         make_directory(self._directory)
-        write_atomically(self._path(uid), json.dumps(spec, indent=1).encode())
+        write_atomically(self._path(uid), orjson.dumps(spec, option=orjson.OPT_INDENT_2))
 
     def remove(self, uid: str) -> None:
         """Remove a claim's file, and what a kill in the middle of writing it left."""
@@ -137,8 +138,8 @@ class CdiFolder:
     def entry(self, uid: str) -> Entry | None:
         """The checkpoint's record as the file carries it; None when there is no file, or not a whole one."""
         try:
-            spec = json.loads(self._path(uid).read_bytes())
-            entry = entry_of(json.loads(spec["annotations"][RECORD]))
+            spec = orjson.loads(self._path(uid).read_bytes())
+            entry = entry_of(orjson.loads(spec["annotations"][RECORD]))
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -35,7 +35,7 @@ class ClaimFolders:
 
     def path(self, uid: str, request: str) -> Path:
         """The folder of one request."""
-        return self._directory / uid / request
+        return Path(f"{self._directory}/{uid}/{request}")
 
     def write(self, uid: str, requests: Mapping[str, RequestFiles]) -> None:
         """Write the files of a claim's requests. The view comes last, for it tells of the cores."""

@@ -4,25 +4,25 @@ Nothing in Kubernetes writes it but the driver. Path and content follow the devi
 "DRA device metadata in containers"): a JSON stream with the same object once per version of the schema, newest first.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
+
+import orjson
 
 from .claims import AllocatedDevice, Allocation
 
-ROOT = PurePosixPath("/var/run/kubernetes.io/dra-device-attributes")
+ROOT = "/var/run/kubernetes.io/dra-device-attributes"
 VERSIONS = ("v1beta1", "v1alpha1")
 
 
 def container_path(allocation: Allocation, request: str, *, driver: str) -> str:
     """Where a container finds the metadata of a request."""
     owner = (
-        PurePosixPath("resourceclaimtemplates", allocation.pod_claim_name)
+        f"resourceclaimtemplates/{allocation.pod_claim_name}"
         if allocation.pod_claim_name
-        else PurePosixPath("resourceclaims", allocation.name)
+        else f"resourceclaims/{allocation.name}"
     )
-    return str(ROOT / owner / request / f"{driver}-metadata.json")
+    return f"{ROOT}/{owner}/{request}/{driver}-metadata.json"
 
 
 def content(
@@ -60,4 +60,4 @@ def content(
     stream = [
         {"kind": "DeviceMetadata", "apiVersion": f"metadata.resource.k8s.io/{version}", **body} for version in VERSIONS
     ]
-    return "".join(json.dumps(document) + "\n" for document in stream).encode()
+    return b"".join(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE) for document in stream)

@@ -4,12 +4,12 @@ Rendered anew in every prepare, never trusted from before: a reboot takes the fi
 changed since.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 from neuron_device_model.cores import core_list
 from neuron_device_model.view import View, container_view
 
@@ -59,7 +59,7 @@ def render(grant: Grant, node: SimulatedNode, *, driver: str, folders: ClaimFold
         entry=entry,
         files={
             request.name: RequestFiles(
-                view=json.dumps(views[request.name]).encode(),
+                view=orjson.dumps(views[request.name]),
                 metadata=device_metadata.content(allocation, request.devices, driver=driver, offered=node.devices),
                 cores=_cores(views[request.name]),
             )
@@ -117,7 +117,7 @@ def _edits(
         device_nodes=[f"/dev/neuron{device['index']}" for device in views[request.name]["devices"]],
         mounts=[
             cdi.Mount(str(tree.path), TOOLS_ROOT, recursive=True),
-            *(cdi.Mount(str(tree.path / "bin" / tool), f"{TOOLS_ON_PATH}/{tool}") for tool in tree.tools),
+            *(cdi.Mount(f"{tree.path}/bin/{tool}", f"{TOOLS_ON_PATH}/{tool}") for tool in tree.tools),
             cdi.Mount(str(folder), f"{VIEWS_ROOT}/{allocation.uid}/{request.name}", recursive=True),
             *_metadata_mounts(allocation, folder, request.name, driver=driver),
         ],
@@ -129,7 +129,7 @@ def _metadata_mounts(allocation: Allocation, folder: Path, request: str, *, driv
     """The metadata belongs to a claim: by the other road there is none to name it by."""
     if allocation.origin != "claim":
         return []
-    return [cdi.Mount(str(folder / METADATA), device_metadata.container_path(allocation, request, driver=driver))]
+    return [cdi.Mount(f"{folder}/{METADATA}", device_metadata.container_path(allocation, request, driver=driver))]
 
 
 def _environment(

@@ -134,10 +134,9 @@ class Cluster:
     # --- what users and the scheduler do
 
     def put(self, name: str, claim: Any) -> ClaimRef:
-        kind = (
-            "MODIFIED" if self.claims.get(name, {}).get("metadata", {}).get("uid") == claim["metadata"]["uid"] else ""
-        )
-        if not kind and name in self.claims:
+        before = self.claims.get(name)
+        same = before is not None and before["metadata"]["uid"] == claim["metadata"]["uid"]
+        if before and not same:
             self.delete(name)
         self.version += 1
         claim["metadata"]["resourceVersion"] = str(self.version)
@@ -279,12 +278,31 @@ async def test_a_watch_that_is_late_by_a_whole_pod(cluster: Cluster, make: Any, 
     assert await cluster.prepare(ref) == [2]
 
 
-async def test_prepared_by_another_process_and_over(cluster: Cluster, make: Any) -> None:
+@pytest.mark.parametrize("read", [False, True])
+async def test_a_uid_whose_allocation_was_seen_to_end_is_trusted_again(cluster: Cluster, make: Any, read: bool) -> None:
+    await cluster.watch()
+    ref = cluster.put("mine", make.claim("mine", devices={"r": [0]}))
+    cluster.show(0 if read else 1)
+    assert await cluster.prepare(ref) == [0]
+    await cluster.unprepare(ref)
+    free = make.claim("mine")
+    del free["status"]
+    cluster.put("mine", free)
+    cluster.put("mine", make.claim("mine", devices={"r": [1]}))
+    cluster.show()
+    cluster.reads.clear()
+    assert await cluster.prepare(ref) == [1]
+    assert cluster.reads == []
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_prepared_by_another_process_and_over(cluster: Cluster, make: Any, late: bool) -> None:
     """In a rolling update the other agent prepares, this one is told to unprepare."""
     await cluster.watch()
     ref = cluster.put("mine", make.claim("mine", devices={"r": [0]}))
-    cluster.show()
+    cluster.show(0 if late else 1)
     await cluster.unprepare(ref)
+    cluster.show()
     cluster.put("mine", make.claim("mine", devices={"r": [1]}))
     assert await cluster.prepare(ref) == [1]
 
@@ -299,9 +317,14 @@ async def test_prepared_by_another_process_and_not_over(cluster: Cluster, make: 
     assert await cluster.prepare(ref) == [1]
 
 
-async def test_what_was_there_before_the_watch_is_in_doubt(cluster: Cluster, make: Any) -> None:
+@pytest.mark.parametrize("touched", [False, True])
+async def test_what_was_there_before_the_watch_is_in_doubt(cluster: Cluster, make: Any, touched: bool) -> None:
+    """Another process may have prepared and unprepared it."""
     ref = cluster.put("mine", make.claim("mine", devices={"r": [0]}))
     await cluster.watch()
+    if touched:
+        cluster.put("mine", make.claim("mine", devices={"r": [0]}, annotations={"a": "b"}))
+        cluster.show()
     cluster.put("mine", make.claim("mine", devices={"r": [1]}))
     assert await cluster.prepare(ref) == [1]
     assert cluster.reads == ["mine"]
@@ -323,6 +346,16 @@ async def test_what_an_interrupted_watch_may_have_missed(cluster: Cluster, make:
     cluster.show()
     assert await cluster.prepare(other) == [2]
     assert cluster.reads == ["mine"]
+
+
+async def test_a_watch_that_goes_on_but_tells_nothing_yet(cluster: Cluster, make: Any) -> None:
+    await cluster.watch()
+    ref = cluster.put("mine", make.claim("mine", devices={"r": [0]}))
+    cluster.show()
+    await cluster.interrupt()
+    cluster.put("mine", make.claim("mine", devices={"r": [1]}))
+    await cluster.watch(initial=False)
+    assert await cluster.prepare(ref) == [1]
 
 
 async def test_a_watch_that_is_just_beginning_may_tell_the_past(cluster: Cluster, make: Any) -> None:

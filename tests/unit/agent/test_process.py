@@ -135,7 +135,13 @@ def test_status_keeps_the_time_of_a_condition_that_did_not_change() -> None:
     def status(node: dict[str, Any], *, ready: bool, now: str, quarantined: tuple[str, ...] = ()) -> dict[str, Any]:
         readiness = Readiness(ready, "Serving" if ready else "NotRegistered", "a sentence")
         return neuron_node_status(
-            node, readiness=readiness, devices=16, prepared_claims=2, quarantined=quarantined, now=now
+            node,
+            readiness=readiness,
+            devices=16,
+            prepared_claims=2,
+            other_road_claims=0,
+            quarantined=quarantined,
+            now=now,
         )
 
     first = status(NEURON_NODE, ready=False, now="1")

@@ -47,7 +47,6 @@ def test_the_agent_writes_slices_statuses_annotations_and_events_only(default):
         ("resource.k8s.io", "resourceslices", "create"),
         ("resource.k8s.io", "resourceslices", "update"),
         ("resource.k8s.io", "resourceslices", "delete"),
-        ("resource.k8s.io", "resourceclaims/status", "update"),
         ("resource.k8s.io", "resourceclaims/status", "patch"),
         ("neuron-sim.dev", "neuronnodes/status", "patch"),
         ("", "pods", "patch"),
@@ -58,7 +57,7 @@ def test_the_agent_writes_slices_statuses_annotations_and_events_only(default):
 def test_the_agent_reports_the_devices_of_claims_of_its_own_node_and_driver_only(default):
     (rule,) = [rule for rule in rules(default, AGENT) if "resourceclaims/driver" in rule["resources"]]
     assert rule["resourceNames"] == ["neuron.aws.com"]
-    assert rule["verbs"] == ["associated-node:update", "associated-node:patch"]
+    assert rule["verbs"] == ["associated-node:patch"]
     assert not [rule for rule in rules(default) if "resourceclaims/binding" in rule["resources"]]
 
 
