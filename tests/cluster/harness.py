@@ -263,7 +263,10 @@ class Cluster:
         for line in self.on_node(
             node, "sh", "-c", f"cat {PLUGIN_DIR}/checkpoint.jsonl 2>/dev/null || true"
         ).splitlines():
-            record = json.loads(line.partition(" ")[2] if not line.startswith("{") else line)
+            try:
+                record = json.loads(line.partition(" ")[2] if not line.startswith("{") else line)
+            except ValueError:
+                return set()
             if record.get("op") == "put":
                 held.add(record["uid"])
             elif record.get("op") == "del":
