@@ -28,7 +28,7 @@ import orjson
 
 from .errors import DiskError
 from .files import make_directory, remove, sync_directory, temporary, write_all, write_atomically
-from .holdings import WHOLE_CHIP, Cores, Holdings
+from .holdings import WHOLE_CHIP, Cores, HeldDevice, Holdings
 
 FILE_NAME = "checkpoint.jsonl"
 KIND = "neuron-sim-checkpoint"
@@ -41,20 +41,6 @@ Origin: TypeAlias = Literal["claim", "device-plugin"]
 """By which road something is given away."""
 
 _CHIP = re.compile(r"neuron-device-([0-9]{1,6})")
-
-
-@dataclass(frozen=True, slots=True)
-class HeldDevice:
-    """A device that a prepared claim holds."""
-
-    request: str
-    pool: str
-    device: str
-    admin_access: bool = False
-    cores: Cores = ()
-    """What the name meant when the claim was prepared; it may mean other cores by now."""
-    logical_neuron_core: int = 0
-    """0 in the journals of agents that did not write it."""
 
 
 @dataclass(frozen=True, slots=True)

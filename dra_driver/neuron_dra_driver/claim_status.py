@@ -25,10 +25,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from .checkpoint import Entry, HeldDevice
+from .checkpoint import Entry
 from .claims import Claim
 from .device_health import explain, faults_of_held
 from .driver import ReadClaim
+from .holdings import HeldDevice
 from .kubeletplugin import ApiError
 from .node import SimulatedNode
 

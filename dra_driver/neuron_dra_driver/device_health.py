@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from neuron_device_model.faults import FAULT_TYPES, Fault, faults_of
 from neuron_device_model.partitions import Part
 
-from .checkpoint import HeldDevice
+from .holdings import HeldDevice
 from .kubeletplugin import Health, HealthStatus
 from .node import SimulatedNode
 

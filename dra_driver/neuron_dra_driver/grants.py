@@ -18,11 +18,11 @@ from neuron_device_model.cores import core_list
 from neuron_device_model.partitions import NODE_DEVICE, Part, PartKind, UnknownDevice
 from neuron_device_model.view import GivenChip
 
-from .checkpoint import Entry, HeldDevice
+from .checkpoint import Entry
 from .claims import AllocatedDevice, AllocatedRequest, Allocation
 from .config import RequestConfig
 from .errors import ClaimError
-from .holdings import Cores, Share, shares
+from .holdings import Cores, HeldDevice, Share, shares
 from .node import SimulatedNode
 
 _CORES = ("core", "physical_core")

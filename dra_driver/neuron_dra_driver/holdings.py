@@ -6,16 +6,28 @@ of a claim costs the same whether 1 or 1,000 are prepared. Kept up to date by th
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
-
-if TYPE_CHECKING:
-    from .checkpoint import HeldDevice
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 Cores: TypeAlias = tuple[tuple[int, int], ...]
 """Physical cores, as journals have them: chips, each with a bit mask of its cores."""
 
 WHOLE_CHIP = -1
 """The mask that has all cores, of a chip of whatever size."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldDevice:
+    """A device that a prepared claim holds."""
+
+    request: str
+    pool: str
+    device: str
+    admin_access: bool = False
+    cores: Cores = ()
+    """What the name meant when the claim was prepared; it may mean other cores by now."""
+    logical_neuron_core: int = 0
+    """0 in the journals of agents that did not write it."""
 
 
 class Share(NamedTuple):
@@ -26,7 +38,7 @@ class Share(NamedTuple):
     """0: not known."""
 
 
-def shares(devices: Iterable["HeldDevice"]) -> dict[int, Share]:
+def shares(devices: Iterable[HeldDevice]) -> dict[int, Share]:
     """What a claim has of each chip. Admin access has nothing, it looks at what others have."""
     found: dict[int, Share] = {}
     for device in devices:
@@ -44,7 +56,7 @@ class Holdings:
         self._chips: dict[int, dict[str, Share]] = {}
         self._claims: dict[str, tuple[int, ...]] = {}
 
-    def put(self, uid: str, devices: Iterable["HeldDevice"]) -> None:
+    def put(self, uid: str, devices: Iterable[HeldDevice]) -> None:
         """Note what a claim has, in place of what it had."""
         self.drop(uid)
         has = shares(devices)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from neuron_device_model.faults import Fault
-from neuron_dra_driver.checkpoint import Entry, HeldDevice
+from neuron_dra_driver.checkpoint import Entry
 from neuron_dra_driver.claim_status import PAUSE, ClaimStatus
+from neuron_dra_driver.holdings import HeldDevice
 from neuron_dra_driver.kubeletplugin import ApiError
 from neuron_dra_driver.node import SimulatedNode
 

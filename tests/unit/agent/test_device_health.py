@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from neuron_device_model.faults import Fault
-from neuron_dra_driver.checkpoint import HeldDevice
 from neuron_dra_driver.device_health import device_health, explain, faults_of_held
+from neuron_dra_driver.holdings import HeldDevice
 from neuron_dra_driver.kubeletplugin import HealthStatus
 from neuron_dra_driver.node import SimulatedNode, standalone
 

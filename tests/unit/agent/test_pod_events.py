@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from neuron_device_model.faults import Fault
-from neuron_dra_driver.checkpoint import Entry, HeldDevice
+from neuron_dra_driver.checkpoint import Entry
+from neuron_dra_driver.holdings import HeldDevice
 from neuron_dra_driver.kubeletplugin import ApiError
 from neuron_dra_driver.names import EXTENDED_RESOURCE_CLAIM, POD_CLAIM_NAME
 from neuron_dra_driver.node import SimulatedNode

@@ -1,1 +1,1 @@
-"""The kubelet's gRPC messages: our own `.proto` files and what `generate.py` makes of them."""
+"""The kubelet's gRPC messages: our own `.proto` files and what `hack/generate` makes of them."""
