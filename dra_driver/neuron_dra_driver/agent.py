@@ -46,6 +46,7 @@ from .metrics import Metrics
 from .names import SIMULATED
 from .node import SimulatedNode, from_neuron_node
 from .pod_events import PodEvents
+from .readiness import readiness
 from .reconcile import reconcile
 from .runtime_tree import RuntimeTrees
 from .status import Readiness, neuron_node_status
@@ -81,15 +82,16 @@ class Settings:
     """Seconds between two writes of the status: pods come in bursts, and each changes a number in it."""
 
 
-class RealDriverFound(AgentError):
+class RealDriverFound(NodeError):
     """Another driver of this name publishes for this node."""
 
     def __init__(self, driver: str, node: str, slices: tuple[str, ...]) -> None:
         super().__init__(
+            "RealDriverFound",
             f"another driver {driver} publishes devices for node {node} (ResourceSlice {', '.join(slices)}, without "
             f"the label {SIMULATED}): a node has either real or simulated devices; remove that driver from the node, "
             "or leave the node out of the pool, or give the simulated driver another name (chart value driverName, "
-            "flag --driver-name)"
+            "flag --driver-name)",
         )
 
 
@@ -428,34 +430,14 @@ class Agent:
     # --- status
 
     def _readiness(self) -> Readiness:
-        registration = self._plugin.registration
-        slices = self._slices.status if self._slices else SliceStatus()
-        if self._refused:
-            return Readiness(False, "RealDriverFound", str(self._refused))
-        if self._problem:
-            return Readiness(False, self._problem.reason, str(self._problem))
-        if registration is None or not registration.registered:
-            said = f"the kubelet refused the driver: {registration.error}" if registration else "not seen yet"
-            return Readiness(False, "NotRegistered", f"the kubelet has not registered the driver: {said}")
-        if not slices.synced:
-            return Readiness(False, "Publishing", slices.error or "the ResourceSlices are being written")
-        if slices.dropped_fields:
-            return Readiness(
-                True, "Serving", f"the API server dropped fields of the slices: {', '.join(slices.dropped_fields)}"
-            )
-        if self._node and self._node.resources == DEVICE_PLUGIN:
-            if self._road.status.registered:
-                return Readiness(True, "Serving", "the kubelet has registered the device plugins")
-            said = self._road.status.message or "not seen yet"
-            return Readiness(False, "NotRegistered", f"the kubelet has not registered the device plugins: {said}")
-        if self._node and self._node.offer.counter_sets and not self._counters:
-            return Readiness(
-                True,
-                "Serving",
-                "whole devices only: the API server drops counters, without which cores, chips and the node would be "
-                "given twice; that needs Kubernetes 1.36 or the feature gate DRAPartitionableDevices",
-            )
-        return Readiness(True, "Serving", "the kubelet has registered the driver and the devices are published")
+        return readiness(
+            obstacle=self._refused or self._problem,
+            registration=self._plugin.registration,
+            slices=self._slices.status if self._slices else SliceStatus(),
+            node=self._node,
+            road=self._road.status,
+            counters=self._counters,
+        )
 
     def _other_road_claims(self) -> int:
         """What running pods still have by the road that the node does not go any more."""
