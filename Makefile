@@ -61,7 +61,7 @@ test: test-unit test-cluster ## all tests
 .PHONY: test-unit
 test-unit: $(STAMP) ## tests that need no cluster (TESTS=path or -k ... to choose)
 	@hack/helm --existing version > /dev/null  # the chart's tests render with it
-	$(BIN)/pytest tests/unit $(TESTS)
+	$(BIN)/pytest tests/unit -n auto $(TESTS)
 
 .PHONY: test-cluster
 test-cluster: $(STAMP) ## tests on a real cluster, which they make themselves

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -116,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The process: 0 when it was told to stop, 1 with a sentence when it cannot go on."""
     options = arguments().parse_args(argv)
     logging_json.configure()
+    gc.freeze()  # what is imported stays: no collection needs to look at it, in the middle of a call
     try:
         uvloop.run(serve(options))
     except (AgentError, OSError) as error:

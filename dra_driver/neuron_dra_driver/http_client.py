@@ -13,7 +13,6 @@ Raises ConnectionError, TimeoutError or another OSError when there is no whole a
 import asyncio
 import contextlib
 import fcntl
-import socket
 import ssl
 import struct
 import termios
@@ -23,9 +22,6 @@ from typing import cast
 from urllib.parse import urlsplit
 
 HEAD_LIMIT = 1 << 16
-STREAM_BUFFER = 1 << 14
-"""Bytes that a stream may be ahead of its reader: one that begins with thousands of objects would else fill the buffers
-of TLS and with them the process's peak."""
 KEPT = 4
 """Idle connections at most: the agent seldom asks for more at once, and each costs both sides memory."""
 
@@ -105,10 +101,6 @@ class _Connection(asyncio.Protocol):
             return True
         found = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, b"\0" * 4)
         return bool(struct.unpack("i", found)[0])
-
-    def go_slowly(self) -> None:
-        """Let the server send little at a time."""
-        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STREAM_BUFFER)
 
     def close(self) -> None:
         """At once: a goodbye in TLS would wait for a server that may be gone."""
@@ -272,7 +264,6 @@ class HttpClient:
             request = await self._request("GET", target, None, "")
             connection = await self._connect()
         try:
-            connection.go_slowly()
             connection.ask(request, pieces.append)
             async with asyncio.timeout(timeout):
                 await connection.head

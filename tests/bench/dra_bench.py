@@ -1365,9 +1365,9 @@ GOALS: list[tuple[str, str, str, float]] = [
     ("CPU ms per 1,000, the watch's share included, at 1", "level/1/cycle/with_watch_cpu_ms_per_1000", "<=", 1 / 3),
     ("CPU ms per 1,000, the watch's share included, at 8", "level/8/cycle/with_watch_cpu_ms_per_1000", "<=", 1 / 3),
     ("CPU ms per 1,000, the watch's share included, at 32", "level/32/cycle/with_watch_cpu_ms_per_1000", "<=", 1 / 3),
-    ("prepare p50, last 100 beside first 100 of 1,000 held", "held/growth", "own", 1.1),
+    ("prepare p50, last tenth of the claims held / first tenth", "held/growth", "own", 1.1),
     ("resident after load, KiB", "memory_after/rss_kib", "<=", 1),
-    ("peak when started among 3,000 claims of other nodes, KiB", "foreign/memory/hwm_kib", "<=", 1),
+    ("peak when started among claims of other nodes, KiB", "foreign/memory/hwm_kib", "<=", 1),
     ("start to first slice, ms", "start/ms/first_slice", "<=", 1 / 5),
 ]
 """Row, where it stands in a result, and what the ratio of the first column to the last has to be; `own`: the figure."""
@@ -1377,6 +1377,8 @@ def mode_goals(file: str) -> None:
     """The first target beside the last, row by row, with what is wanted."""
     with open(file, encoding="utf-8") as handle:
         results = json.load(handle)["runs"][-1]["results"]
+    if len(results) < 2:
+        return  # alone, or the other one failed
     (ours, first), *_, (theirs, last) = results.items()
     print(f"| | {ours} | {theirs} | ratio | goal | |")
     print("|---|---|---|---|---|---|")

@@ -145,6 +145,8 @@ def measure(args: argparse.Namespace) -> int:
         run(*kubectl, input=json.dumps(obj), KUBECONFIG=str(args.kubeconfig))
 
     apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
+    # as the image has it
+    run(sys.executable, "-m", "compileall", "-q", str(REPOSITORY / "dra_driver"), str(REPOSITORY / "device_model"))
     with tempfile.TemporaryDirectory(prefix="dra-") as disk, tempfile.TemporaryDirectory(dir="/dev/shm") as tmpfs:
         targets = [ours(prepare(Path(disk) / "a", Path(tmpfs) / "a"), args.kubeconfig)]
         if args.go_driver:

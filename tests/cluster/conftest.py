@@ -35,6 +35,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         cluster.show([str(REPOSITORY / "hack/cluster"), "up", "--workers", "2", "--name", CLUSTER])
         cluster.show(["env", f"NEURON_SIM_CLUSTER={CLUSTER}", "make", "-C", str(REPOSITORY), "load"])
+        cluster.show([str(REPOSITORY / "hack/helm"), "--existing", "version", "--short"])  # gets it where it is missing
         cluster.install()
 
 

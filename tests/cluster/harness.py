@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,9 +43,32 @@ def until(condition: Callable[[], T], *, what: str, timeout: float = 90, details
 class Cluster:
     """The tests' kind cluster."""
 
-    def run(self, command: list[str], *, input: str | None = None, timeout: float = 180, check: bool = True) -> str:
+    @cached_property
+    def _tools(self) -> dict[str, str]:
+        """The environment in which kubectl and helm are the right ones and speak to this cluster.
+
+        Asked for once: `hack/kubectl` makes sure at each call that all is there, and tests call hundreds of times.
+        """
+        command = [str(REPOSITORY / "hack/cluster"), "env", "--name", CLUSTER]
+        exports = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        printed = subprocess.run(
+            ["bash", "-c", f"{exports}\nenv -0"], capture_output=True, text=True, check=True
+        ).stdout
+        return dict(line.split("=", 1) for line in printed.split("\0") if line)
+
+    def run(
+        self,
+        command: list[str],
+        *,
+        input: str | None = None,
+        timeout: float = 180,
+        check: bool = True,
+        env: dict[str, str] | None = None,
+    ) -> str:
         """Run a command and return its standard output."""
-        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            command, input=input, capture_output=True, text=True, timeout=timeout, check=False, env=env
+        )
         if check and done.returncode:
             raise Failed(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout if check else done.stdout + done.stderr
@@ -65,19 +89,10 @@ class Cluster:
     # --- what a user types
 
     def kubectl(self, *arguments: str, input: str | None = None, timeout: float = 180, check: bool = True) -> str:
-        return self.run(
-            ["env", f"NEURON_SIM_CLUSTER={CLUSTER}", str(REPOSITORY / "hack/kubectl"), *arguments],
-            input=input,
-            timeout=timeout,
-            check=check,
-        )
+        return self.run(["kubectl", *arguments], input=input, timeout=timeout, check=check, env=self._tools)
 
     def helm(self, *arguments: str, timeout: float = 300, check: bool = True) -> str:
-        return self.run(
-            ["env", f"NEURON_SIM_CLUSTER={CLUSTER}", str(REPOSITORY / "hack/helm"), *arguments],
-            timeout=timeout,
-            check=check,
-        )
+        return self.run(["helm", *arguments], timeout=timeout, check=check, env=self._tools)
 
     def get(self, *arguments: str) -> Object:
         """`kubectl get … -o json`; a missing object is {}."""

@@ -98,6 +98,7 @@ class FakeApi:
     requests: list[tuple[str, str]] = field(default_factory=list)
     version: int = 100
     _watchers: list[tuple[str, str, asyncio.Queue[Object | None]]] = field(default_factory=list)
+    _history: list[tuple[str, str, Object]] = field(default_factory=list)
 
     def put(self, plural: str, obj: Object) -> Object:
         """Create or replace an object as some other client would."""
@@ -113,7 +114,7 @@ class FakeApi:
 
     def delete(self, plural: str, name: str, namespace: str = "") -> None:
         self.version += 1
-        gone = self.objects.pop((plural, namespace, name))
+        gone = json.loads(json.dumps(self.objects.pop((plural, namespace, name))))
         gone["metadata"]["resourceVersion"] = str(self.version)
         self._tell("DELETED", plural, gone)
 
@@ -125,6 +126,7 @@ class FakeApi:
             queue.put_nowait(None)
 
     def _tell(self, kind: str, plural: str, obj: Object) -> None:
+        self._history.append((kind, plural, obj))
         for watched, selector, queue in self._watchers:
             if watched == plural and _selected(obj, selector):
                 queue.put_nowait({"type": kind, "object": obj})
@@ -190,15 +192,20 @@ class FakeApi:
         response = web.StreamResponse()
         queue: asyncio.Queue[Object | None] = asyncio.Queue()
         watcher = (plural, selector, queue)
-        initial = request.query.get("sendInitialEvents") == "true"
-        since = 0 if initial else int(request.query["resourceVersion"])
-        for obj in self.items(plural):
-            if _selected(obj, selector) and int(obj["metadata"]["resourceVersion"]) > since:
-                queue.put_nowait({"type": "ADDED", "object": obj})
-        if initial:
+        if request.query.get("sendInitialEvents") == "true":
             assert request.query["resourceVersionMatch"] == "NotOlderThan"
             end = {"resourceVersion": str(self.version), "annotations": {"k8s.io/initial-events-end": "true"}}
-            queue.put_nowait({"type": "BOOKMARK", "object": {"metadata": end}})
+            past = [{"type": "ADDED", "object": obj} for obj in self.items(plural) if _selected(obj, selector)]
+            past.append({"type": "BOOKMARK", "object": {"metadata": end}})
+        else:
+            since = int(request.query["resourceVersion"])
+            past = [
+                {"type": kind, "object": obj}
+                for kind, changed, obj in self._history
+                if changed == plural and int(obj["metadata"]["resourceVersion"]) > since and _selected(obj, selector)
+            ]
+        for event in past:
+            queue.put_nowait(event)
         self._watchers.append(watcher)
         try:
             await response.prepare(request)

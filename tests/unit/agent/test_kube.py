@@ -39,14 +39,14 @@ async def test_a_refusal_has_status_and_message(api: Any, kube: Kube) -> None:
 async def test_slices_are_made_changed_watched_and_deleted(api: Any, kube: Kube) -> None:
     spec = {"driver": "neuron.aws.com", "nodeName": "worker-1"}
     api.put("resourceslices", {"metadata": {"name": "elsewhere"}, "spec": spec | {"nodeName": "worker-2"}})
-    found, version = await kube.slices.list(field_selector=SELECTOR)
-    assert found == []
+    assert (await kube.slices.list(field_selector=SELECTOR))[0] == []
     made = await kube.slices.create({"metadata": {"generateName": "s-"}, "spec": spec})
     changed = await kube.slices.replace(made | {"spec": spec | {"pool": {}}})
     metadata = changed["metadata"]
     await kube.slices.delete(metadata["name"], uid=metadata["uid"], resource_version=metadata["resourceVersion"])
     assert [s["metadata"]["name"] for s in api.items("resourceslices")] == ["elsewhere"]
 
+    _, version = await kube.slices.list(field_selector=SELECTOR)
     made = await kube.slices.create({"metadata": {"generateName": "s-"}, "spec": spec})
     events = kube.slices.watch(field_selector=SELECTOR, resource_version=version)
     kind, seen = await anext(events)
