@@ -13,6 +13,10 @@ KUBERNETES ?=
 NAME ?=
 EXISTING ?=
 TESTS ?=
+TEST_CLUSTER := neuron-sim-test
+SEED ?=
+STEPS ?= 1000000
+SOAK ?=
 GO_DRIVER ?=
 # EXISTING=1: the cluster of the current kubeconfig instead of one of ours
 export NEURON_SIM_EXISTING := $(EXISTING)
@@ -65,7 +69,20 @@ test-unit: $(STAMP) ## tests that need no cluster (TESTS=path or -k ... to choos
 
 .PHONY: test-cluster
 test-cluster: $(STAMP) ## tests on a real cluster, which they make themselves
-	$(BIN)/pytest tests/cluster -n 2 --dist loadgroup --no-loadscope-reorder $(TESTS)
+	$(BIN)/pytest tests/cluster -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+
+.PHONY: soak
+soak: $(STAMP) ## a million configurations, a million steps of the state machine (SEED=, STEPS=1000000)
+	$(BIN)/python tests/soak/fuzz_config.py --examples $(STEPS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python tests/soak/state_machine.py --steps $(STEPS) $(if $(SEED),--seed $(SEED))
+
+.PHONY: soak-cluster
+soak-cluster: $(STAMP) ## pods come and go on the tests' cluster while parts of it are killed (SOAK="--pods 500 --seed 7")
+	hack/cluster up --workers 2 --name $(TEST_CLUSTER)
+	NEURON_SIM_CLUSTER=$(TEST_CLUSTER) $(MAKE) load
+	NEURON_SIM_CLUSTER=$(TEST_CLUSTER) hack/helm upgrade --install neuron-sim charts/neuron-sim \
+	  --namespace neuron-sim-system --create-namespace --wait
+	$(BIN)/python tests/soak/churn.py $(SOAK)
 
 .PHONY: bench
 bench: $(STAMP) ## measure and print tables for docs/benchmarks.md (GO_DRIVER=binary of dra-example-driver, to compare)

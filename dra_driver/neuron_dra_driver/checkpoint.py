@@ -165,6 +165,7 @@ class Checkpoint:
                 self._begin({})
                 return True
             if self._descriptor is None or (found.st_dev, found.st_ino) != self._identity or found.st_size < self._size:
+                sync_directory(self.path.parent)  # who made the file may have been killed before that
                 self._load()
                 return True
             if found.st_size > self._size:

@@ -46,14 +46,17 @@ class ClaimStore:
         self._folders = ClaimFolders(run_directory)
         self._checkpoint = checkpoint
         self._trees = trees
+        self._anew = False
 
     def refresh(self) -> None:
         """Learn what another process did, and what there is when the checkpoint begins anew."""
-        if self._checkpoint.refresh():
+        anew, self._anew = self._anew, True  # until all that follows is done: a full disk may be in the way
+        if self._checkpoint.refresh() or anew:
             for uid in sorted(self._cdi.claims() - self._checkpoint.entries.keys()):
                 if entry := self._cdi.entry(uid):
                     log.info("claim %s is found again by its CDI file", entry, extra={"claim_uid": uid})
                     self._checkpoint.put(entry)
+        self._anew = False
 
     def prepared(self) -> Collection[Entry]:
         """The prepared claims, as of the last refresh."""

@@ -5,8 +5,9 @@ made when it is not there, and taken down at the end unless it was there before 
 keeps it between runs). Every test gets a namespace of its own, and leaves its nodes as it found them: after
 each one the nodes are searched for CDI files, views and checkpoint entries that nobody holds any more.
 
-Most of a test's time is waiting, so the tests run in two processes (`pytest -n 2`) where that is possible: a test
-that asks for a `node` keeps to that node, one for each process, and all others have the cluster to themselves.
+Most of a test's time is waiting, so the files run in two processes (`pytest -n 2 --dist loadfile`) where that is
+possible: tests that ask for a `node` keep to that node, one for each process, and files of all others have the cluster
+to themselves.
 """
 
 import fcntl
@@ -18,6 +19,8 @@ import pytest
 from harness import CLUSTER, REPOSITORY, Cluster
 
 HERE = Path(__file__).parent
+HELD = pytest.StashKey[int]()
+"""The descriptor by which this process holds the cluster."""
 EXISTED = pytest.StashKey[bool]()
 """Whether the cluster was there before the run. Only the process that pytest was started as knows."""
 
@@ -45,26 +48,27 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     Cluster().run([str(REPOSITORY / "hack/cluster"), "down", "--name", CLUSTER])
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist has to see the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First the files whose tests can go on side by side."""
     for item in items:
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(300))
-        if _alone(item):
-            item.add_marker(pytest.mark.xdist_group("alone"))
-    # First what can go on side by side; then one process has the rest.
     items.sort(key=_alone)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Hold the cluster from before a test's fixtures until after them: alone, or beside the other process."""
-    descriptor = os.open(HERE, os.O_RDONLY | os.O_DIRECTORY)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Hold the cluster from before the first fixture of a file until after the last one: alone, or beside others."""
+    held = item.session.stash.get(HELD, None)
+    if held is None:
+        held = item.session.stash[HELD] = os.open(HERE, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(held, fcntl.LOCK_EX if _alone(item) else fcntl.LOCK_SH)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if _alone(item) else fcntl.LOCK_SH)
         return (yield)
     finally:
-        os.close(descriptor)
+        if nextitem is None or nextitem.path != item.path:
+            os.close(held)
+            del item.session.stash[HELD]
 
 
 def _alone(item: pytest.Item) -> bool:

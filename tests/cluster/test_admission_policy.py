@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 
 import pytest
-from harness import DRIVER, SYSTEM, Cluster, Object
+from harness import DRIVER, SYSTEM, Cluster, Object, pod
 
 SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 NODES = "/apis/neuron-sim.dev/v1alpha1/neuronnodes"
@@ -71,8 +71,7 @@ def a_slice(node: str, **changes: object) -> Object:
 
 
 def published(cluster: Cluster, node: str) -> Object:
-    (found,) = [s for s in cluster.slices() if s["spec"]["nodeName"] == node]
-    return found
+    return next(s for s in cluster.slices() if s["spec"]["nodeName"] == node)
 
 
 def test_own_slices_may_be_written(cluster: Cluster, call: Call, mine: str) -> None:
@@ -128,3 +127,37 @@ def test_only_the_own_neuronnodes_status_may_be_written(call: Call, mine: str, t
 @pytest.mark.parametrize("path", ["/api/v1/nodes/{}", "/api/v1/nodes/{}/status"])
 def test_agent_may_not_write_its_node(call: Call, mine: str, path: str) -> None:
     assert call(mine, "PATCH", path.format(mine), {"metadata": {"labels": {"a": "b"}}})[0] == 403
+
+
+def test_of_pods_only_what_the_device_plugin_has_to_say(
+    cluster: Cluster, call: Call, namespace: str, mine: str, theirs: str
+) -> None:
+    cluster.apply([pod("here", node=mine), pod("there", node=theirs)], namespace)
+    cluster.wait_ready(namespace)
+
+    def annotate(name: str, key: str) -> int:
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}"
+        return call(mine, "PATCH", path, {"metadata": {"annotations": {key: "true"}}})[0]
+
+    assert annotate("here", "NEURON_ALLOCATED") == 200
+    assert annotate("here", "somebody.else/key") == 403
+    assert annotate("there", "NEURON_ALLOCATED") == 403
+
+
+def test_events_are_told_in_the_own_nodes_name_only(call: Call, namespace: str, mine: str, theirs: str) -> None:
+    def told_by(node: str) -> int:
+        event = {
+            "metadata": {"generateName": "told-by-a-test-", "namespace": namespace},
+            "eventTime": "2026-01-01T00:00:00.000000Z",
+            "type": "Warning",
+            "reason": "NeuronDeviceUnhealthy",
+            "action": "Report",
+            "note": "a test",
+            "regarding": {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": "p", "uid": "u"},
+            "reportingController": "neuron-sim.dev/agent",
+            "reportingInstance": node,
+        }
+        return call(mine, "POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", event)[0]
+
+    assert told_by(mine) == 201
+    assert told_by(theirs) == 403

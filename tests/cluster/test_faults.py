@@ -1,37 +1,14 @@
-"""Faults of nodes, processes, disks and the API server, each on the real cluster.
+"""Faults of one node: its processes, its disk, itself. Each on the real cluster.
 
 After every one of them the same must be true: pods that ran still run or come back, pods that wait get their
 devices, no device is given twice, and (by the namespace fixture) nothing is left over on any node.
 """
 
-import collections
 import json
 
 import pytest
-from harness import PLUGIN_DIR, SYSTEM, Cluster, claim, claim_template, condition, pod, until
-
-
-def devices_given(cluster: Cluster, namespace: str) -> collections.Counter[tuple[str, str]]:
-    return collections.Counter(
-        (result["pool"], result["device"])
-        for one in cluster.items("resourceclaims", "-n", namespace)
-        for result in one.get("status", {}).get("allocation", {}).get("devices", {}).get("results", [])
-    )
-
-
-def assert_serves(cluster: Cluster, namespace: str, node: str, name: str = "after") -> None:
-    """A new pod on the node still gets a chip and sees it."""
-    cluster.apply(pod(name, chips=1, node=node), namespace)
-    cluster.wait_ready(namespace, name)
-    assert len(cluster.neuron_ls(namespace, name)) == 1
-    assert set(devices_given(cluster, namespace).values()) == {1}
-
-
-def wait_published(cluster: Cluster, node: str) -> None:
-    until(
-        lambda: [s for s in cluster.slices() if s["spec"]["nodeName"] == node],
-        what=f"slices of {node} published",
-    )
+from harness import PLUGIN_DIR, Cluster, claim, condition, pod, until
+from serving import assert_serves, devices_given, wait_published
 
 
 def test_kubelet_restart(cluster: Cluster, namespace: str, node: str) -> None:
@@ -90,38 +67,6 @@ def test_node_reboot(cluster: Cluster, namespace: str, node: str) -> None:
     assert cluster.neuron_ls(namespace, "before") == boot
     wait_published(cluster, node)
     assert_serves(cluster, namespace, node)
-
-
-@pytest.mark.alone
-@pytest.mark.timeout(600)
-def test_api_server_away_for_30_seconds(cluster: Cluster, namespace: str, node: str) -> None:
-    cluster.apply(pod("before", chips=1, node=node), namespace)
-    cluster.wait_ready(namespace)
-    restarts = restart_count(cluster)
-    control_plane = f"{cluster.workers()[0].removesuffix('-worker')}-control-plane"
-    manifest = "/etc/kubernetes/manifests/kube-apiserver.yaml"
-    cluster.on_node(control_plane, "mv", manifest, "/kube-apiserver.yaml")
-    cluster.restart_kubelet(control_plane)  # it looks at the folder at once
-    try:
-        until(lambda: "ok" not in cluster.kubectl("get", "--raw", "/livez", check=False), what="API server away")
-        # an outage of 30 s is the fault itself: the clock of the machine, not a wait for a condition
-        cluster.run(["sleep", "30"])
-    finally:
-        cluster.on_node(control_plane, "mv", "/kube-apiserver.yaml", manifest)
-        cluster.restart_kubelet(control_plane)
-    until(
-        lambda: cluster.kubectl("get", "--raw", "/livez", check=False).strip() == "ok",
-        what="API server back",
-        timeout=180,
-    )
-    assert_serves(cluster, namespace, node)
-    cluster.wait_nodes()
-    assert restart_count(cluster) == restarts, "agents live through an outage"
-
-
-def restart_count(cluster: Cluster) -> int:
-    pods = cluster.items("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=agent")
-    return sum(status["restartCount"] for p in pods for status in p["status"]["containerStatuses"])
 
 
 @pytest.mark.parametrize(
@@ -188,80 +133,3 @@ def test_claim_deleted_while_its_pod_starts(cluster: Cluster, namespace: str, no
     cluster.apply(pod("all", chips=16, node=node), namespace)
     cluster.wait_ready(namespace, "all")
     assert len(cluster.neuron_ls(namespace, "all")) == 16
-
-
-def test_same_claim_allocated_anew_on_another_node(cluster: Cluster, namespace: str) -> None:
-    """A claim that outlives its pod is given elsewhere at once: the first node lets go of it."""
-    first, second = cluster.workers()
-    cluster.apply([claim("mine", count=16), pod("p1", claim="mine", node=first)], namespace)
-    cluster.wait_ready(namespace, "p1")
-    cluster.kubectl("delete", "pod", "-n", namespace, "p1", "--timeout=60s")
-    cluster.apply(pod("p2", claim="mine", node=second), namespace)
-    cluster.wait_ready(namespace, "p2")
-    until(lambda: not cluster.checkpoint(first), what="the first node's checkpoint empty")
-    cluster.apply(pod("p3", chips=16, node=first), namespace)
-    cluster.wait_ready(namespace, "p3")
-    assert set(devices_given(cluster, namespace).values()) == {1}
-
-
-@pytest.mark.alone
-@pytest.mark.timeout(600)
-def test_rolling_update_under_load(cluster: Cluster, namespace: str, node: str) -> None:
-    """Two agents overlap on a node while pods start and stop: every pod starts, none is stuck."""
-    cluster.apply([claim_template("one"), pod("stays", template="one", node=node)], namespace)
-    cluster.wait_ready(namespace)
-    cluster.kubectl("rollout", "restart", "-n", SYSTEM, "daemonset/neuron-sim-agent")
-    for wave in range(4):
-        names = [f"r{wave}-{i}" for i in range(3)]
-        cluster.apply([pod(name, template="one", node=node) for name in names], namespace)
-        cluster.wait_ready(namespace, *names)
-        assert set(devices_given(cluster, namespace).values()) == {1}
-        cluster.kubectl("delete", "pod", "-n", namespace, "--timeout=100s", *names)
-    cluster.kubectl("rollout", "status", "-n", SYSTEM, "daemonset/neuron-sim-agent", "--timeout=180s", timeout=200)
-    wait_published(cluster, node)
-    assert len(cluster.neuron_ls(namespace, "stays")) == 1
-
-
-@pytest.mark.timeout(600)
-def test_operator_killed_while_a_pool_is_expanded(cluster: Cluster) -> None:
-    """All operators die right after the wish for another kind of node; the fleet becomes true all the same."""
-    pool = cluster.get("neuronnodepool", "default")
-    patch = {"spec": {"instanceType": "trn1.32xlarge"}}
-    try:
-        cluster.kubectl(
-            "patch",
-            "neuronnodepool",
-            "default",
-            "--type=merge",
-            "-p",
-            json.dumps({"spec": {**dict.fromkeys(pool["spec"]), **patch["spec"]}}),
-        )
-        cluster.kubectl(
-            "delete",
-            "pod",
-            "-n",
-            SYSTEM,
-            "-l",
-            "app.kubernetes.io/component=operator",
-            "--grace-period=0",
-            "--force",
-        )
-        until(
-            lambda: {n["spec"]["instanceType"] for n in cluster.items("neuronnodes")} == {"trn1.32xlarge"},
-            what="every NeuronNode a trn1.32xlarge",
-            timeout=120,
-        )
-        labels = [
-            n["metadata"]["labels"].get("node.kubernetes.io/instance-type")
-            for n in cluster.items("nodes")
-            if n["metadata"]["name"] in cluster.workers()
-        ]
-        assert labels == ["trn1.32xlarge"] * 2
-    finally:
-        cluster.kubectl("patch", "neuronnodepool", "default", "--type=merge", "-p", json.dumps({"spec": pool["spec"]}))
-        until(
-            lambda: {n["spec"]["instanceType"] for n in cluster.items("neuronnodes")} == {pool["spec"]["instanceType"]},
-            what="the pool as it was",
-            timeout=120,
-        )
-        cluster.wait_nodes()

@@ -102,6 +102,14 @@ class Disk:
         if self.struck:
             self.kind = ""
 
+    @contextlib.contextmanager
+    def well(self) -> Iterator[None]:
+        """For the machine's own looks."""
+        kind, self.kind = self.kind, ""
+        with self:
+            yield
+        self.kind = kind
+
     def cut_power(self) -> None:
         """The checkpoint is as it was synced."""
         self._journal.unlink(missing_ok=True)
@@ -290,6 +298,8 @@ class Process:
         self.api, self.machine = machine.api, machine
         self.stream: Stream | None = None
         self.following: asyncio.Task[None] | None = None
+        self.unread = False
+        """Bytes of the watch wait."""
         self.to_tell: list[bytes] = []
         """Of what there was when the watch began, what is still on its way."""
         self.told = 0
@@ -326,7 +336,10 @@ class Process:
             self.store.refresh()
 
     async def reconcile(self) -> None:
-        await reconcile(driver=DRIVER, pool=HERE, read_claim=self.api.read, store=self.store, lock=self.lock, node=NODE)
+        with contextlib.suppress(AgentError):  # the agent tries again later
+            await reconcile(
+                driver=DRIVER, pool=HERE, read_claim=self.api.read, store=self.store, lock=self.lock, node=NODE
+            )
 
     @contextlib.asynccontextmanager
     async def follow_claims(self, version: str) -> AsyncIterator["Stream"]:
@@ -342,18 +355,22 @@ class Process:
             claims = [{"type": "ADDED", "object": claim} for claim in self.api.claims.values()]
             self.to_tell = [orjson.dumps(e) for e in (*claims, {"type": "BOOKMARK", "object": {"metadata": end}})]
         self.live_from = self.told
-        self.stream = Stream()
+        self.stream = Stream(self)
         try:
             yield self.stream
         finally:
             self.stream = None
 
-    async def watch(self) -> None:
-        self.following = asyncio.ensure_future(self.cache.follow())
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        if self.following.done():
-            self.following.exception()
+    async def watch(self, *, settled: bool) -> None:
+        if self.following is None or self.following.done():
+            self.following = asyncio.ensure_future(self.cache.follow())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if self.following.done():
+                self.following.exception()
+        if settled:
+            await self.catch_up(len(self.to_tell))
+            self.machine.time += SETTLE
 
     async def interrupt(self, error: Exception | None) -> None:
         if self.stream and self.following:
@@ -381,7 +398,7 @@ class Process:
         return (
             self.stream is not None
             and not self.to_tell
-            and not self.stream.unread
+            and not self.unread
             and self.live_from <= allocation.since < self.told
             and allocation.until is not None
             and self.told <= allocation.until
@@ -390,7 +407,8 @@ class Process:
         )
 
     def entries(self) -> Mapping[str, Entry]:
-        self.store.refresh()
+        with self.machine.disk.well():
+            self.store.refresh()
         return self.checkpoint.entries
 
     @staticmethod
@@ -401,8 +419,8 @@ class Process:
 class Stream:
     """A watch on the wire."""
 
-    def __init__(self) -> None:
-        self.unread = False
+    def __init__(self, process: Process) -> None:
+        self._process = process
         self.handle: Callable[[bytes], object]
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -411,7 +429,7 @@ class Stream:
         await self.ended
 
     def waiting(self) -> bool:
-        return self.unread
+        return self._process.unread
 
 
 # --- what must hold
@@ -441,7 +459,8 @@ class Model:
 
 
 names = st.sampled_from(NAMES)
-few = st.integers(0, 3)
+choices = st.integers(0, len(GRANTS) - 1)
+seldom = st.sampled_from([0, 0, 0, 0, 1, 2])
 either = st.booleans()
 
 
@@ -463,7 +482,9 @@ class Node(RuleBasedStateMachine):
         self.disk = Disk(self.journal, self.root / "durable")
         self.model = Model()
         self.processes: list[Process] = []
+        self.away_for = self.unread_for = 0
         self._start()
+        self.watch_begins(newest=True, settled=True)
 
     def teardown(self) -> None:
         for process in list(self.processes):
@@ -473,7 +494,7 @@ class Node(RuleBasedStateMachine):
 
     # --- users and the scheduler
 
-    @rule(name=names, choice=st.integers(0, len(GRANTS) - 1), pool=st.sampled_from([HERE, HERE, HERE, ELSEWHERE]))
+    @rule(name=names, choice=choices, pool=st.sampled_from([HERE, HERE, HERE, ELSEWHERE]))
     def allocate(self, name: str, choice: int, pool: str) -> None:
         """A claim is allocated, for the first time or anew."""
         if name not in self.api.claims:
@@ -488,7 +509,7 @@ class Node(RuleBasedStateMachine):
         if name in self.api.claims:
             getattr(self.api, how)(name)
 
-    @rule(name=names, other=names, choice=few)
+    @rule(name=names, other=names, choice=choices)
     def hurry(self, name: str, other: str, choice: int) -> None:
         """Between the next answer of the API server and its use, a claim's devices go to another."""
 
@@ -499,19 +520,22 @@ class Node(RuleBasedStateMachine):
 
         self.api.meanwhile = happens
 
-    @rule(away=either)
-    def api_server(self, away: bool) -> None:
-        self.api.away = away
-
     # --- the kubelet
 
-    @rule(name=names, older=few, newest=either)
+    @rule(name=names, choice=choices, told=either)
+    def a_pod_starts(self, name: str, choice: int, told: bool) -> None:
+        """As it is when nothing is wrong: a claim is allocated, which the watch tells (or not yet), and prepared."""
+        process = self._process(True)
+        if not self.api.allocated(name):
+            self.allocate(name, choice, HERE)
+        if told:
+            self.watch_tells(newest=True, events=100)
+            process = self._process(True)
+        self._prepare([self._ref(name, 0)], process)
+
+    @rule(name=names, older=seldom, newest=either)
     def prepare(self, name: str, older: int, newest: bool) -> None:
         self._prepare([self._ref(name, older)], self._process(newest))
-
-    @rule(name=names, newest=either)
-    def prepare_the_right_one(self, name: str, newest: bool) -> None:
-        self._prepare([self._ref(name, 0)], self._process(newest))
 
     @rule(first=names, second=names, together=either)
     def prepare_two(self, first: str, second: str, together: bool) -> None:
@@ -519,7 +543,7 @@ class Node(RuleBasedStateMachine):
         if first != second:
             self._prepare([self._ref(first, 0), self._ref(second, 0)], self._process(True), together=together)
 
-    @rule(name=names, older=few, newest=either)
+    @rule(name=names, older=seldom, newest=either)
     def unprepare(self, name: str, older: int, newest: bool) -> None:
         ref, process = self._ref(name, older), self._process(newest)
         answered = self._run(process, process.driver.unprepare([ref]))
@@ -536,11 +560,10 @@ class Node(RuleBasedStateMachine):
 
     # --- the watch
 
-    @rule(newest=either)
-    def watch_begins(self, newest: bool) -> None:
+    @rule(newest=either, settled=either)
+    def watch_begins(self, newest: bool, settled: bool) -> None:
         process = self._process(newest)
-        if process.following is None or process.following.done():
-            self._run(process, process.watch())
+        self._run(process, process.watch(settled=settled))
 
     @rule(newest=either, events=st.sampled_from([1, 1, 2, 4, 100]))
     def watch_tells(self, newest: bool, events: int) -> None:
@@ -562,16 +585,16 @@ class Node(RuleBasedStateMachine):
         process = self._process(True)
         self._run(process, process.interrupt(error))
 
-    @rule(unread=either)
-    def watch_is_not_read(self, unread: bool) -> None:
-        """Bytes of it wait, as in a process that was stopped for a while."""
-        for process in self.processes:
-            if process.stream:
-                process.stream.unread = unread
-
-    @rule(seconds=st.sampled_from([SETTLE, SETTLE, SETTLE, FRESH]))
-    def time_passes(self, seconds: float) -> None:
-        self.time += seconds
+    @rule(trouble=st.sampled_from(["API server away", "watch not read", "time", "much time"]), calls=st.integers(1, 3))
+    def trouble(self, trouble: str, calls: int) -> None:
+        """For the next calls there is no API server, or bytes of the watch wait as in a process that was stopped."""
+        match trouble:
+            case "API server away":
+                self.away_for = calls
+            case "watch not read":
+                self.unread_for = calls
+            case _:
+                self.time += SETTLE if trouble == "time" else FRESH
 
     # --- processes, the node, and its disk
 
@@ -582,10 +605,12 @@ class Node(RuleBasedStateMachine):
     def disk_will_fail(self, kind: str, change: int) -> None:
         self.disk.kind, self.disk.left = kind, change
 
-    @rule()
-    def restart(self) -> None:
+    @rule(watching=either)
+    def restart(self, watching: bool) -> None:
         self._kill(self._process(True))
         self._start()
+        if watching:
+            self.watch_begins(newest=True, settled=True)
 
     @rule()
     def a_second_process(self) -> None:
@@ -594,8 +619,8 @@ class Node(RuleBasedStateMachine):
             self._kill(self.processes[0])
         self._start()
 
-    @rule(power_cut=either)
-    def reboot(self, power_cut: bool) -> None:
+    @rule(power_cut=either, watching=either)
+    def reboot(self, power_cut: bool, watching: bool) -> None:
         self._stop_all()
         if power_cut:
             self.disk.cut_power()
@@ -604,28 +629,42 @@ class Node(RuleBasedStateMachine):
         for answer in self.model.answers.values():
             answer.files = False
         self._start()
+        if watching:
+            self.watch_begins(newest=True, settled=True)
 
-    @rule(name=names, what=st.sampled_from(["cdi", "view", "folder"]))
-    def somebody_removes_files(self, name: str, what: str) -> None:
-        ref = self._ref(name, 0)
-        folder = self.root / "run" / ref.uid
-        if what == "cdi":
-            self._cdi(ref.uid).unlink(missing_ok=True)
+    @rule(
+        what=st.sampled_from(
+            [
+                *("CDI file", "view", "folder"),
+                *("newer", "unknown fields", "no cores", "empty", "missing", "damaged", "half a line"),
+            ]
+        ),
+        name=names,
+        place=st.integers(0, 4000),
+    )
+    def damage(self, what: str, name: str, place: int) -> None:
+        """A hand, a bad disk, or agents of other versions that were here before."""
+        if what in ("CDI file", "view", "folder"):
+            self._lose_files(self._ref(name, 0).uid, what)
+        else:
+            self._stop_all()
+            self._change_checkpoint(what, place)
+            self._start()
+            self.watch_begins(newest=True, settled=True)
+
+    def _lose_files(self, uid: str, what: str) -> None:
+        folder = self.root / "run" / uid
+        if what == "CDI file":
+            self._cdi(uid).unlink(missing_ok=True)
         elif what == "folder":
             shutil.rmtree(folder, ignore_errors=True)
         else:
             for view in folder.glob("*/view.json"):
                 view.unlink()
-        if answer := self.model.answers.get(ref.uid):
+        if answer := self.model.answers.get(uid):
             answer.files = False
 
-    @rule(
-        how=st.sampled_from(["newer", "unknown fields", "no cores", "empty", "missing", "damaged", "half a line"]),
-        place=st.integers(0, 4000),
-    )
-    def checkpoint_changes(self, how: str, place: int) -> None:
-        """Upgrade and downgrade, a bad disk, a hand."""
-        self._stop_all()
+    def _change_checkpoint(self, how: str, place: int) -> None:
         content = self.journal.read_bytes() if self.journal.exists() else b""
         lines = content.splitlines(keepends=True)
         match how:
@@ -651,15 +690,15 @@ class Node(RuleBasedStateMachine):
             self.model.limbo.update(self.api.history)
             for uid in [uid for uid, answer in self.model.answers.items() if not answer.files]:
                 del self.model.answers[uid]
-        self._start()
 
     @rule(newest=either)
     def reconcile(self, newest: bool) -> None:
         process, since = self._process(newest), self.api.now
+        file = process.checkpoint._identity
         if self._run(process, process.reconcile()) is None or self.disk.struck or self.api.away:
             return
-        if self.api.now > since:  # something else happened meanwhile
-            return
+        if self.api.now > since or file != process.checkpoint._identity:
+            return  # what happens meanwhile (compaction, too) makes it leave things for the next time
         traces = {trace.uid: trace.entry for trace in process.store.traces()}
         for uid, entry in traces.items():
             assert entry, f"{uid} has left something"
@@ -774,6 +813,8 @@ class Node(RuleBasedStateMachine):
     def _run(self, process: Process, work: Coroutine[Any, Any, Any]) -> Any:
         """What came out (True for nothing); None when the process died of it, and there is a new one."""
         self.disk_was = self.disk.kind
+        self.api.away, process.unread = self.away_for > 0, self.unread_for > 0
+        self.away_for, self.unread_for = max(0, self.away_for - 1), max(0, self.unread_for - 1)
         with self.disk:
             try:
                 done = self.loop.run_until_complete(work)
