@@ -547,7 +547,7 @@ class Node(RuleBasedStateMachine):
     def unprepare(self, name: str, older: int, newest: bool) -> None:
         ref, process = self._ref(name, older), self._process(newest)
         answered = self._run(process, process.driver.unprepare([ref]))
-        process.touched[ref.uid] = self.api.now
+        process.touched.setdefault(ref.uid, self.api.now)  # else it is over what it knew before
         self.model.answers.pop(ref.uid, None)
         self.model.limbo.discard(ref.uid)
         if answered is None or answered[ref.uid] is not None:
@@ -937,4 +937,5 @@ def bounded(*, examples: int, steps: int = 50, **more: Any) -> settings:
 
 def test_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
-    run_state_machine_as_test(Node, settings=bounded(examples=60))
+    # Always the same lives here; `make soak` looks for new ones.
+    run_state_machine_as_test(Node, settings=bounded(examples=60, derandomize=True))
