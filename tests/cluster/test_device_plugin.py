@@ -7,8 +7,8 @@ import pytest
 from harness import RELEASE, REPOSITORY, SYSTEM, Cluster, Object, pod, until
 
 CHIPS, CORES = "aws.amazon.com/neuron", "aws.amazon.com/neuroncore"
-PLACE = {"bdf", "connected_to", "cpu_affinity", "numa_node"}
-"""What neuron-ls says of where a chip sits: the two roads may choose different chips."""
+PLACE = {"instance_id", "bdf", "connected_to", "cpu_affinity", "numa_node"}
+"""What neuron-ls says of where a chip sits: the two roads may choose different chips, and nodes."""
 
 pytestmark = pytest.mark.alone
 

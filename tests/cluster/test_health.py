@@ -73,9 +73,12 @@ def test_a_broken_chip_shows_everywhere_and_heals(cluster: Cluster, namespace: s
             what="one chip unhealthy in the claim's status",
         )
         assert claim_condition(cluster, namespace, "two", "neuron-device-14") == "True"
-        assert tainted(cluster, node) == dict.fromkeys(
-            ["neuron-device-15", *(f"neuron-core-{core}" for core in range(60, 64))], "NoSchedule"
-        ), "the chip and its cores"
+        expected = dict.fromkeys(["neuron-device-15", *(f"neuron-core-{n}" for n in range(60, 64))], "NoSchedule")
+        until(
+            lambda: tainted(cluster, node) == expected,
+            what="the chip and its cores tainted",
+            details=lambda: tainted(cluster, node),
+        )
         # the chip is not given anew, and its pod is left alone
         cluster.apply(pod("wants-14", chips=14, node=node), namespace)
         cluster.wait_ready(namespace, "wants-14")
@@ -103,7 +106,11 @@ def test_no_execute_evicts_and_a_core_spares_the_rest(cluster: Cluster, namespac
         cluster.apply([core, pod(f"p{number}", claim=f"core-{number}", node=node)], namespace)
         cluster.wait_ready(namespace, f"p{number}")
     with fault(cluster, node, kind="NCUncorrectable", effect="NoExecute", chip=0, core=0):
-        assert tainted(cluster, node) == {"neuron-core-0": "NoExecute", "neuron-device-0": "NoExecute"}
+        until(
+            lambda: tainted(cluster, node) == {"neuron-core-0": "NoExecute", "neuron-device-0": "NoExecute"},
+            what="the core and its chip tainted, and nothing else",
+            details=lambda: tainted(cluster, node),
+        )
         cluster.kubectl("wait", "-n", namespace, "--for=delete", "pod/p0", "--timeout=90s")
         assert condition(cluster.get("pod", "-n", namespace, "p1"), "Ready") == "True"
 
