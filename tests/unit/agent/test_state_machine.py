@@ -20,16 +20,15 @@ After every step (`Node.everything_is_in_order`):
 import asyncio
 import contextlib
 import errno
-import itertools
 import logging
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from zlib import crc32
 
 import orjson
@@ -64,6 +63,9 @@ GRANTS: tuple[Mapping[str, Sequence[str]], ...] = (
     {"y": ["neuron-core-1"]},
 )
 """What a claim may be given: devices by request."""
+
+Devices: TypeAlias = frozenset[tuple[str, str]]
+"""Requests, each with a device."""
 
 
 # --- the disk
@@ -189,7 +191,7 @@ class Disk:
 class Allocated:
     """An allocation, and when it began and ended, as places in the log of events."""
 
-    devices: frozenset[str]
+    devices: Devices
     pool: str
     since: int
     until: int | None = None
@@ -243,15 +245,14 @@ class Api:
         """Give what is free, the first choice if it is."""
         for choice in range(first_choice, first_choice + len(GRANTS)):
             granted = GRANTS[choice % len(GRANTS)]
-            devices = frozenset(itertools.chain.from_iterable(granted.values()))
+            devices = frozenset((request, device) for request, given in granted.items() for device in given)
             if pool == ELSEWHERE or not cores(devices) & self._taken():
                 break
         else:
             return
         results = [
             {"request": request, "driver": DRIVER, "pool": pool, "device": device}
-            for request, given in granted.items()
-            for device in given
+            for request, device in sorted(devices)
         ]
         self.history[self.claims[name]["metadata"]["uid"]].append(Allocated(devices, pool, self.now))
         self.claims[name]["status"] = {"allocation": {"devices": {"results": results}}}
@@ -270,7 +271,7 @@ class Api:
 
     def _taken(self) -> frozenset[int]:
         live = [found for name in self.claims if (found := self.allocated(name)) and found.pool == HERE]
-        return cores(device for found in live for device in found.devices)
+        return cores(pair for found in live for pair in found.devices)
 
     def _end(self, name: str) -> None:
         if found := self.allocated(name):
@@ -282,9 +283,14 @@ class Api:
         self.log.append(orjson.dumps({"type": kind, "object": claim}))
 
 
-def cores(devices: Any) -> frozenset[int]:
+def cores(devices: Iterable[tuple[str, str]]) -> frozenset[int]:
     """The physical cores of devices."""
-    return frozenset().union(*(CORES[device] for device in devices))
+    return frozenset().union(*(CORES[device] for _, device in devices))
+
+
+def held(entry: Entry) -> Devices:
+    """The devices of a prepared claim."""
+    return frozenset((device.request, device.device) for device in entry.devices)
 
 
 # --- a process
@@ -440,7 +446,7 @@ class Answer:
     """What the kubelet was told about a claim and still relies on."""
 
     ref: ClaimRef
-    devices: frozenset[str]
+    devices: Devices
     result: Sequence[PreparedDevice] | None
     """None: prepared anew without being asked."""
     over: bool
@@ -462,6 +468,7 @@ names = st.sampled_from(NAMES)
 choices = st.integers(0, len(GRANTS) - 1)
 seldom = st.sampled_from([0, 0, 0, 0, 1, 2])
 either = st.booleans()
+mostly = st.sampled_from([True, True, True, False])
 
 
 class Node(RuleBasedStateMachine):
@@ -484,7 +491,8 @@ class Node(RuleBasedStateMachine):
         self.processes: list[Process] = []
         self.away_for = self.unread_for = 0
         self._start()
-        self.watch_begins(newest=True, settled=True)
+        for core, name in enumerate(NAMES):
+            self._allocate(name, core)
 
     def teardown(self) -> None:
         for process in list(self.processes):
@@ -494,16 +502,21 @@ class Node(RuleBasedStateMachine):
 
     # --- users and the scheduler
 
-    @rule(name=names, choice=choices, pool=st.sampled_from([HERE, HERE, HERE, ELSEWHERE]))
-    def allocate(self, name: str, choice: int, pool: str) -> None:
+    @rule(name=names, choice=choices, pool=st.sampled_from([HERE, HERE, HERE, ELSEWHERE]), told=either)
+    def allocate(self, name: str, choice: int, pool: str, told: bool) -> None:
         """A claim is allocated, for the first time or anew."""
+        self._allocate(name, choice, pool)
+        if told:
+            self.watch_tells(newest=True, events=100)
+
+    def _allocate(self, name: str, choice: int, pool: str = HERE) -> None:
         if name not in self.api.claims:
             self.api.create(name)
         elif self.api.allocated(name):
             self.api.deallocate(name)
         self.api.allocate(name, choice, pool)
 
-    @rule(name=names, how=st.sampled_from(["deallocate", "delete", "create"]))
+    @rule(name=names, how=st.sampled_from(["deallocate", "deallocate", "create", "delete"]))
     def end(self, name: str, how: str) -> None:
         """A claim is not needed any more, or made anew under its name."""
         if name in self.api.claims:
@@ -516,7 +529,7 @@ class Node(RuleBasedStateMachine):
         def happens() -> None:
             if self.api.allocated(name):
                 self.api.deallocate(name)
-            self.allocate(other, choice, HERE)
+            self._allocate(other, choice)
 
         self.api.meanwhile = happens
 
@@ -527,11 +540,19 @@ class Node(RuleBasedStateMachine):
         """As it is when nothing is wrong: a claim is allocated, which the watch tells (or not yet), and prepared."""
         process = self._process(True)
         if not self.api.allocated(name):
-            self.allocate(name, choice, HERE)
+            self._allocate(name, choice)
         if told:
             self.watch_tells(newest=True, events=100)
             process = self._process(True)
         self._prepare([self._ref(name, 0)], process)
+
+    @rule(name=names, how=st.sampled_from(["deallocate", "deallocate", "delete"]), anew=st.none() | choices)
+    def a_pod_ends(self, name: str, how: str, anew: int | None) -> None:
+        """Its claim is unprepared, then given back, and maybe allocated to the next pod at once."""
+        self.unprepare(name=name, older=0, newest=True)
+        self.end(name=name, how=how)
+        if anew is not None:
+            self.a_pod_starts(name=name, choice=anew, told=False)
 
     @rule(name=names, older=seldom, newest=either)
     def prepare(self, name: str, older: int, newest: bool) -> None:
@@ -547,7 +568,7 @@ class Node(RuleBasedStateMachine):
     def unprepare(self, name: str, older: int, newest: bool) -> None:
         ref, process = self._ref(name, older), self._process(newest)
         answered = self._run(process, process.driver.unprepare([ref]))
-        process.touched.setdefault(ref.uid, self.api.now)  # else it is over what it knew before
+        process.touched[ref.uid] = self.api.now
         self.model.answers.pop(ref.uid, None)
         self.model.limbo.discard(ref.uid)
         if answered is None or answered[ref.uid] is not None:
@@ -572,29 +593,31 @@ class Node(RuleBasedStateMachine):
             return
         for uid, entry in process.entries().items():
             known = self.model.answers.get(uid)
-            devices = {held.device for held in entry.devices}
+            devices = held(entry)
             if known and known.devices != devices:
                 assert known.over, f"{known.ref} was prepared anew with {devices} while it is allocated"
                 now = self.api.here(known.ref)
-                self.model.answers[uid] = Answer(
-                    known.ref, frozenset(devices), None, over=not (now and now.devices == devices)
-                )
+                self.model.answers[uid] = Answer(known.ref, devices, None, over=not (now and now.devices == devices))
 
-    @rule(error=st.sampled_from([None, ConnectionError("reset"), ApiError(410, "too old")]))
-    def watch_breaks(self, error: Exception | None) -> None:
-        process = self._process(True)
-        self._run(process, process.interrupt(error))
-
-    @rule(trouble=st.sampled_from(["API server away", "watch not read", "time", "much time"]), calls=st.integers(1, 3))
-    def trouble(self, trouble: str, calls: int) -> None:
-        """For the next calls there is no API server, or bytes of the watch wait as in a process that was stopped."""
-        match trouble:
+    @rule(
+        what=st.sampled_from(
+            ["API server away", "watch not read", "time", "much time", "watch ends", "watch breaks", "watch too old"]
+        ),
+        calls=st.integers(1, 3),
+    )
+    def trouble(self, what: str, calls: int) -> None:
+        """The first two, for the next calls: bytes of the watch wait, as in a process that was stopped."""
+        errors = {"watch ends": None, "watch breaks": ConnectionError("reset"), "watch too old": ApiError(410, "no")}
+        match what:
             case "API server away":
                 self.away_for = calls
             case "watch not read":
                 self.unread_for = calls
+            case "time" | "much time":
+                self.time += SETTLE if what == "time" else FRESH
             case _:
-                self.time += SETTLE if trouble == "time" else FRESH
+                process = self._process(True)
+                self._run(process, process.interrupt(errors[what]))
 
     # --- processes, the node, and its disk
 
@@ -605,32 +628,24 @@ class Node(RuleBasedStateMachine):
     def disk_will_fail(self, kind: str, change: int) -> None:
         self.disk.kind, self.disk.left = kind, change
 
-    @rule(watching=either)
-    def restart(self, watching: bool) -> None:
-        self._kill(self._process(True))
-        self._start()
-        if watching:
-            self.watch_begins(newest=True, settled=True)
-
-    @rule()
-    def a_second_process(self) -> None:
-        """A rolling update: the new agent is there before the old one goes."""
-        if len(self.processes) > 1:
-            self._kill(self.processes[0])
-        self._start()
-
-    @rule(power_cut=either, watching=either)
-    def reboot(self, power_cut: bool, watching: bool) -> None:
-        self._stop_all()
-        if power_cut:
-            self.disk.cut_power()
-        for folder in ("cdi", "run"):
-            shutil.rmtree(self.root / folder, ignore_errors=True)
-        for answer in self.model.answers.values():
-            answer.files = False
-        self._start()
-        if watching:
-            self.watch_begins(newest=True, settled=True)
+    @rule(what=st.sampled_from(["restart", "second process", "reboot", "power cut"]), watching=mostly)
+    def restart(self, what: str, watching: bool) -> None:
+        """Second process: in a rolling update, the new agent is there before the old one goes."""
+        match what:
+            case "restart":
+                self._kill(self._process(True))
+            case "second process":
+                if len(self.processes) > 1:
+                    self._kill(self.processes[0])
+            case _:
+                self._stop_all()
+                if what == "power cut":
+                    self.disk.cut_power()
+                for folder in ("cdi", "run"):
+                    shutil.rmtree(self.root / folder, ignore_errors=True)
+                for answer in self.model.answers.values():
+                    answer.files = False
+        self._start(watching=watching)
 
     @rule(
         what=st.sampled_from(
@@ -650,7 +665,6 @@ class Node(RuleBasedStateMachine):
             self._stop_all()
             self._change_checkpoint(what, place)
             self._start()
-            self.watch_begins(newest=True, settled=True)
 
     def _lose_files(self, uid: str, what: str) -> None:
         folder = self.root / "run" / uid
@@ -703,9 +717,10 @@ class Node(RuleBasedStateMachine):
         for uid, entry in traces.items():
             assert entry, f"{uid} has left something"
             allocated = self.api.here(ClaimRef(entry.namespace, entry.name, uid))
-            devices = {held.device for held in entry.devices}
+            devices = held(entry)
             assert allocated, f"{entry} is prepared and gone"
-            assert devices <= allocated.devices, f"{entry} is prepared with what it had"
+            had, has = ({device for _, device in of} for of in (devices, allocated.devices))
+            assert had <= has, f"{entry} is prepared with what it had"
             if devices == allocated.devices:
                 assert process.store.complete(entry), f"{entry} is not complete"
         answers = self.model.answers
@@ -725,7 +740,7 @@ class Node(RuleBasedStateMachine):
             if not answer.over:
                 entry = entries.get(uid)
                 assert entry, f"{answer.ref} was answered and is lost"
-                assert {held.device for held in entry.devices} == answer.devices, f"{answer.ref} has other devices"
+                assert held(entry) == answer.devices, f"{answer.ref} has other devices"
                 if answer.files:
                     self._files_are_there(answer)
         known = self.model.answers.keys() | self.model.limbo
@@ -734,7 +749,7 @@ class Node(RuleBasedStateMachine):
     def _no_core_twice(self, entries: Mapping[str, Entry]) -> None:
         seen: dict[int, Entry] = {}
         for entry in entries.values():
-            for core in cores({held.device for held in entry.devices}):
+            for core in cores(held(entry)):
                 assert seen.setdefault(core, entry) is entry, f"core {core} is {entry.uid}'s and {seen[core].uid}'s"
 
     def _files_are_there(self, answer: Answer) -> None:
@@ -792,7 +807,7 @@ class Node(RuleBasedStateMachine):
         self, ref: ClaimRef, result: Sequence[PreparedDevice], process: Process, since: int, before: Answer | None
     ) -> None:
         """A prepare was answered with devices."""
-        devices = frozenset(device.device for device in result)
+        devices = frozenset((device.requests[0], device.device) for device in result)
         same = [a for a in self.api.history.get(ref.uid, ()) if a.pool == HERE and a.devices == devices]
         live = any(a.until is None or a.until >= since for a in same)
         assert live or any(process.may_believe_in(ref.uid, a) for a in same), (
@@ -827,11 +842,13 @@ class Node(RuleBasedStateMachine):
             return None
         return True if done is None else done
 
-    def _start(self) -> None:
+    def _start(self, *, watching: bool = True) -> None:
         process = Process(self)
         self.processes.append(process)
         with contextlib.suppress(AgentError):  # it tries again with every call
             self._run(process, process.begin())
+        if watching:
+            self.watch_begins(newest=True, settled=True)
 
     def _kill(self, process: Process) -> None:
         self.processes.remove(process)
