@@ -21,6 +21,8 @@ import pytest
 from neuron_runtime import nrt
 
 TORUS = "trn2n.48xlarge"
+# Started by its name, as people do: a listed command is cut after 40 characters, a path may be longer.
+PYTHON = Path(sys.executable).resolve()
 NOT_AVAILABLE = "NRT Error NRT_FAILURE(1): NeuronCore(s) not available - Requested:"
 REFUSED = NOT_AVAILABLE + "{} Available:{}"
 
@@ -88,11 +90,12 @@ def start(container: Any, client: Path) -> Iterator[Start]:
     """Starts a script in the container."""
     programs: list[Program] = []
 
-    def run(script: str, *, python: str = sys.executable, **environment: str) -> Program:
+    def run(script: str, *, python: Path = PYTHON, **environment: str) -> Program:
         variables = {f"NEURON_RT_{name}": value for name, value in environment.items()}
         process = subprocess.Popen(
-            [python, "-SBW", "error", "-c", PREAMBLE + script, str(container.run_root)],
-            env={"PYTHONPATH": str(client), "PATH": os.environ["PATH"]} | variables,
+            [python.name, "-SBW", "error", "-c", PREAMBLE + script, str(container.run_root)],
+            executable=python,
+            env={"PYTHONPATH": str(client), "PATH": f"{python.parent}:{os.environ['PATH']}"} | variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -175,13 +178,13 @@ wait()
     assert owner.says() == REFUSED.format(4, 0)
     child = int(owner.says())
     try:
-        assert listed(container) == [[(owner.pid, sys.executable, "2.34.10")]]
+        assert listed(container) == [[(owner.pid, PYTHON.name, "2.34.10")]]
         owner.kill()
         assert listed(container) == [[]]
         # the child is still there, and may have them now
         owner.go_on()
         assert [owner.says(), owner.says()] == ["0 1 2 3", "closed the parent's"]
-        assert listed(container) == [[(child, sys.executable, "2.34.10")]]
+        assert listed(container) == [[(child, PYTHON.name, "2.34.10")]]
     finally:
         os.kill(child, signal.SIGKILL)
 
@@ -300,7 +303,7 @@ wait()
     )
     said = [program.says() for _ in range(6)]
     assert said == ["0", "1 2", REFUSED.format(2, 1), "3", "0", "1 2"]
-    assert listed(container) == [[(program.pid, sys.executable, "2.34.10")]]
+    assert listed(container) == [[(program.pid, PYTHON.name, "2.34.10")]]
 
 
 def test_runtime_functions(container: Any, some_of: Any, start: Start) -> None:
@@ -324,7 +327,7 @@ def test_claims_of_one_container_are_numbered_as_they_are_listed(container: Any,
     container.add_view(some_of(TORUS, 9), claim="a")
     owner = start(HOLD, VISIBLE_CORES="3-4")
     assert owner.says() == "3 4"
-    holder = (owner.pid, sys.executable, "2.34.10")
+    holder = (owner.pid, PYTHON.name, "2.34.10")
     assert listed(container) == [[holder], [holder], []]
 
 
@@ -378,10 +381,10 @@ def test_owners_are_listed_like_runtimes_that_opened_the_device(container: Any, 
     second.says()
     owners = {program.pid: device for device, program in enumerate([first, second])}
     by_locks = listed(container, "-a")
-    assert by_locks == [[(first.pid, sys.executable, "2.34.10")], [(second.pid, sys.executable, "2.34.10")]]
+    assert by_locks == [[(first.pid, PYTHON.name, "2.34.10")], [(second.pid, PYTHON.name, "2.34.10")]]
     # the same two, as the library's users are found
     for pid, device in owners.items():
-        container.add_process(pid, sys.executable, devices=[device])
+        container.add_process(pid, PYTHON.name, devices=[device])
     first.kill()
     second.kill()
     result = container.neuron_ls("-j", "-a")
@@ -421,7 +424,7 @@ def _other_pythons() -> list[str]:
 def test_other_pythons_of_this_machine(container: Any, some_of: Any, start: Start) -> None:
     container.add_view(some_of(TORUS, 4))
     for python in _other_pythons():
-        owner = start("cores = opened(2); opened(); wait()", python=python)
+        owner = start("cores = opened(2); opened(); wait()", python=Path(python))
         assert owner.says() == "0 1"
         assert owner.says() == REFUSED.format(4, 2)
         owner.kill()
