@@ -39,7 +39,7 @@ cluster_up() {
 
 cluster_tools() {
   kind_binary
-  kubernetes_binary kubectl "$KUBERNETES_VERSION"
+  kubernetes_binaries "$KUBERNETES_VERSION" kubectl
 }
 
 local_images() {

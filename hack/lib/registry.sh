@@ -21,7 +21,7 @@ registry_up() {
 }
 
 import_registry() {
-  tar -c -C "$BIN" registry -C "$HACK/kind" registry.yaml |
+  tar -c -C "$BIN" registry -C "$HACK/kind/registry" registry.yaml |
     docker import -c 'CMD ["/registry", "serve", "/registry.yaml"]' - "$1"
 }
 

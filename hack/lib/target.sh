@@ -18,7 +18,7 @@ use_cluster() {
 
 # prints it, and gets it where it is missing
 kubectl_path() {
-  with_lock kubernetes_binary kubectl "$KUBERNETES_VERSION"
+  with_lock kubernetes_binaries "$KUBERNETES_VERSION" kubectl
   printf '%s/kubectl' "$(kubernetes_bin "$KUBERNETES_VERSION")"
 }
 
