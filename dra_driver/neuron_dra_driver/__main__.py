@@ -13,10 +13,10 @@ from pathlib import Path
 import uvloop
 from neuron_device_model.partitions import OFFERED_DEVICES, PARTITIONS
 
-from . import logging_json
-from .agent import Agent, Settings
+from .agent import logging_json
+from .agent.agent import Agent, Settings
+from .api_server.kube import Kube
 from .errors import AgentError
-from .kube import Kube
 from .names import DRIVER_NAME
 from .node import standalone
 

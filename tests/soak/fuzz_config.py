@@ -23,13 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from neuron_dra_driver.checkpoint import Checkpoint
-from neuron_dra_driver.claims import Allocation, allocation_on
+from neuron_dra_driver.allocations.allocation import Allocation, allocation_on
+from neuron_dra_driver.allocations.grants import grant
 from neuron_dra_driver.errors import ClaimError
-from neuron_dra_driver.grants import grant
 from neuron_dra_driver.node import SimulatedNode, standalone
-from neuron_dra_driver.runtime_tree import RuntimeTrees
-from neuron_dra_driver.store import ClaimStore
+from neuron_dra_driver.prepared.runtime_tree import RuntimeTrees
+from neuron_dra_driver.prepared.store import ClaimStore
+from neuron_dra_driver.records.checkpoint import Checkpoint
 
 DRIVER, POOL, UID = "neuron.aws.com", "worker-1", "uid"
 AWS, OURS = "neuron.aws.com/v1", "neuron-sim.dev/v1alpha1"

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from neuron_dra_driver.agent import Settings
-from neuron_dra_driver.checkpoint import Checkpoint
-from neuron_dra_driver.claims import Allocation, allocation_on
-from neuron_dra_driver.kube import Kube
+from neuron_dra_driver.agent.agent import Settings
+from neuron_dra_driver.allocations.allocation import Allocation, allocation_on
+from neuron_dra_driver.api_server.kube import Kube
 from neuron_dra_driver.node import SimulatedNode, standalone
-from neuron_dra_driver.runtime_tree import RuntimeTrees
-from neuron_dra_driver.store import ClaimStore
+from neuron_dra_driver.prepared.runtime_tree import RuntimeTrees
+from neuron_dra_driver.prepared.store import ClaimStore
+from neuron_dra_driver.records.checkpoint import Checkpoint
 
 Object = dict[str, Any]
 

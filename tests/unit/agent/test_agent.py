@@ -10,13 +10,13 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from neuron_dra_driver.agent import Agent, RealDriverFound
+from neuron_dra_driver.agent.agent import Agent, RealDriverFound
 from neuron_dra_driver.errors import LockTimeout
 from neuron_dra_driver.kubeletplugin.proto import dra_v1_pb2 as dra
 from neuron_dra_driver.kubeletplugin.proto import pluginregistration_v1_pb2 as registration
 from neuron_dra_driver.lock import NodeLock
 from neuron_dra_driver.node import SimulatedNode
-from neuron_dra_driver.runtime_tree import digest_of
+from neuron_dra_driver.prepared.runtime_tree import digest_of
 
 NODE = "worker-1"
 SERVICE = "/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from neuron_dra_driver.checkpoint import FILE_NAME, Checkpoint, Entry
 from neuron_dra_driver.errors import DiskError
-from neuron_dra_driver.holdings import HeldDevice
+from neuron_dra_driver.records.checkpoint import FILE_NAME, Checkpoint, Entry
+from neuron_dra_driver.records.holdings import HeldDevice
 
 UIDS = st.sampled_from(["a", "b", "c"])
 

@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from neuron_dra_driver.checkpoint import Checkpoint
-from neuron_dra_driver.claim_cache import FRESH, MANY, SETTLE, ClaimCache
-from neuron_dra_driver.driver import NodeDriver
+from neuron_dra_driver.api_server.kube import Kube
+from neuron_dra_driver.claims.claim_cache import FRESH, MANY, SETTLE, ClaimCache
+from neuron_dra_driver.claims.driver import NodeDriver
 from neuron_dra_driver.errors import ClaimError, DeviceHeld
-from neuron_dra_driver.kube import Kube
 from neuron_dra_driver.kubeletplugin import ApiError, ClaimRef
 from neuron_dra_driver.lock import NodeLock
 from neuron_dra_driver.metrics import Metrics
 from neuron_dra_driver.node import SimulatedNode, standalone
-from neuron_dra_driver.runtime_tree import RuntimeTrees
-from neuron_dra_driver.store import ClaimStore
+from neuron_dra_driver.prepared.runtime_tree import RuntimeTrees
+from neuron_dra_driver.prepared.store import ClaimStore
+from neuron_dra_driver.records.checkpoint import Checkpoint
 
 DRIVER, NODE = "neuron.aws.com", "worker-1"
 
@@ -478,7 +478,7 @@ async def test_a_server_that_streams_no_lists(cluster: Cluster, make: Any, monke
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("neuron_dra_driver.claim_cache.asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("neuron_dra_driver.claims.claim_cache.asyncio", SimpleNamespace(sleep=sleep))
     cluster.refusal = ApiError(422, "sendInitialEvents is forbidden")
     await cluster.cache.follow()
     assert slept[0] > 60

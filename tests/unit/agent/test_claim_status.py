@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from neuron_device_model.faults import Fault
-from neuron_dra_driver.checkpoint import Entry
-from neuron_dra_driver.claim_status import PAUSE, ClaimStatus
-from neuron_dra_driver.holdings import HeldDevice
 from neuron_dra_driver.kubeletplugin import ApiError
 from neuron_dra_driver.node import SimulatedNode
+from neuron_dra_driver.records.checkpoint import Entry
+from neuron_dra_driver.records.holdings import HeldDevice
+from neuron_dra_driver.reporting.claim_status import PAUSE, ClaimStatus
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "kubeletplugin"))
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from neuron_dra_driver.claims import Allocation, allocation_on, still_holds
+from neuron_dra_driver.allocations.allocation import Allocation, allocation_on, still_holds
 from neuron_dra_driver.errors import ClaimError
 
 DRIVER = "neuron.aws.com"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from neuron_dra_driver.config import (
+from neuron_dra_driver.allocations.config import (
     NeuronConfig,
     RequestConfig,
     SimulationConfig,

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from neuron_device_model.faults import Fault
-from neuron_dra_driver.device_health import device_health, explain, faults_of_held
-from neuron_dra_driver.holdings import HeldDevice
 from neuron_dra_driver.kubeletplugin import HealthStatus
 from neuron_dra_driver.node import SimulatedNode, standalone
+from neuron_dra_driver.records.holdings import HeldDevice
+from neuron_dra_driver.reporting.device_health import device_health, explain, faults_of_held
 
 
 def fault(**changes: Any) -> Fault:

@@ -16,14 +16,14 @@ import grpc
 import pytest
 from neuron_device_model.contiguous import choose_chips, choose_cores
 from neuron_device_model.faults import Fault
-from neuron_dra_driver.checkpoint import Entry
-from neuron_dra_driver.device_plugin_road import DevicePluginRoad
-from neuron_dra_driver.kube import Kube
+from neuron_dra_driver.api_server.kube import Kube
+from neuron_dra_driver.device_plugin_road.pod_annotations import CHIPS, CORES
+from neuron_dra_driver.device_plugin_road.road import DevicePluginRoad
 from neuron_dra_driver.lock import NodeLock
 from neuron_dra_driver.metrics import Metrics
 from neuron_dra_driver.node import SimulatedNode, standalone
-from neuron_dra_driver.pod_annotations import CHIPS, CORES
-from neuron_dra_driver.store import ClaimStore
+from neuron_dra_driver.prepared.store import ClaimStore
+from neuron_dra_driver.records.checkpoint import Entry
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deviceplugin"))
 
@@ -398,7 +398,7 @@ async def test_an_agent_that_restarts_disturbs_nobody(world: World) -> None:
 async def test_nothing_is_forgotten_while_the_api_server_or_the_kubelet_does_not_tell(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neuron_dra_driver.device_plugin_road.ASK_PATIENCE", 0.05)
+    monkeypatch.setattr("neuron_dra_driver.device_plugin_road.road.ASK_PATIENCE", 0.05)
     await world.ready(on())
     await world.start("one")
     world.end("one")
@@ -470,8 +470,8 @@ async def test_a_node_that_offers_nothing_any_more_says_so(world: World) -> None
 async def test_an_api_server_that_is_away_fails_the_pod_with_a_sentence(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neuron_dra_driver.device_plugin_road.ASK_PATIENCE", 0.05)
-    monkeypatch.setattr("neuron_dra_driver.device_plugin_road.WISH_PATIENCE", 0.05)
+    monkeypatch.setattr("neuron_dra_driver.device_plugin_road.road.ASK_PATIENCE", 0.05)
+    monkeypatch.setattr("neuron_dra_driver.device_plugin_road.road.WISH_PATIENCE", 0.05)
     await world.ready(on())
     pod = world.bind("one", container(chips=4))
     world.api.away = True
@@ -531,7 +531,7 @@ async def test_pods_that_come_and_go_never_share_a_core_and_are_never_refused_wi
     await world.road.tidy()
     for name in list(world.pods):
         world.end(name)
-    monkeypatch.setattr("neuron_dra_driver.device_plugin_road.YOUNG", 0)
+    monkeypatch.setattr("neuron_dra_driver.device_plugin_road.road.YOUNG", 0)
     await world.road.tidy()
     assert not world.entries
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from neuron_dra_driver.checkpoint import Checkpoint
-from neuron_dra_driver.driver import NodeDriver
+from neuron_dra_driver.claims.driver import NodeDriver
 from neuron_dra_driver.errors import AgentError, ClaimError, DeviceHeld, DiskError
 from neuron_dra_driver.kubeletplugin import ClaimRef
 from neuron_dra_driver.lock import NodeLock
 from neuron_dra_driver.metrics import Metrics
 from neuron_dra_driver.node import SimulatedNode
-from neuron_dra_driver.runtime_tree import RuntimeTrees
-from neuron_dra_driver.store import ClaimStore
+from neuron_dra_driver.prepared.runtime_tree import RuntimeTrees
+from neuron_dra_driver.prepared.store import ClaimStore
+from neuron_dra_driver.records.checkpoint import Checkpoint
 
 Claims = dict[str, Any]
 """The API server's claims, by name."""

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from neuron_device_model.view import GivenChip
-from neuron_dra_driver.checkpoint import Entry
-from neuron_dra_driver.claims import Allocation
+from neuron_dra_driver.allocations.allocation import Allocation
+from neuron_dra_driver.allocations.grants import Grant, grant, is_of
 from neuron_dra_driver.errors import ClaimError
-from neuron_dra_driver.grants import Grant, grant, is_of
 from neuron_dra_driver.node import SimulatedNode, standalone
+from neuron_dra_driver.records.checkpoint import Entry
 
 EXTENDED = {"resource.kubernetes.io/extended-resource-claim": "true"}
 

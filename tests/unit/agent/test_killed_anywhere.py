@@ -12,10 +12,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from neuron_dra_driver.claims import Allocation, allocation_on
+from neuron_dra_driver.allocations.allocation import Allocation, allocation_on
 from neuron_dra_driver.errors import DeviceHeld
 from neuron_dra_driver.node import SimulatedNode
-from neuron_dra_driver.store import ClaimStore
+from neuron_dra_driver.prepared.store import ClaimStore
 
 CLAIMS = frozenset({"files.py", "checkpoint.py", "cdi.py", "claim_folders.py", "store.py"})
 RUNTIME = frozenset({"files.py", "runtime_tree.py"})
@@ -33,7 +33,7 @@ def killed_at(line: int, work: Callable[[], object], *, modules: frozenset[str] 
         def trace(frame: FrameType, event: str, _: object) -> Any:
             nonlocal seen
             folder, _, name = frame.f_code.co_filename.rpartition("/")
-            if name not in modules or not folder.endswith("/neuron_dra_driver"):
+            if name not in modules or "/neuron_dra_driver/" not in f"{folder}/":
                 return None
             if event == "line":
                 seen += 1

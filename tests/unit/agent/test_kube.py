@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from neuron_dra_driver import kube as kube_module
+from neuron_dra_driver.api_server import kube as kube_module
+from neuron_dra_driver.api_server.http_client import Access
+from neuron_dra_driver.api_server.kube import Kube, ServiceAccountToken, _in_cluster
 from neuron_dra_driver.errors import AgentError
-from neuron_dra_driver.http_client import Access
-from neuron_dra_driver.kube import Kube, ServiceAccountToken, _in_cluster
 from neuron_dra_driver.kubeletplugin import ApiError
 
 SELECTOR = "spec.driver=neuron.aws.com,spec.nodeName=worker-1"

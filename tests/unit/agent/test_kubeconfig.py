@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from neuron_dra_driver import kubeconfig
+from neuron_dra_driver.api_server import kubeconfig
 from neuron_dra_driver.errors import AgentError
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from neuron_device_model.faults import Fault
-from neuron_dra_driver.checkpoint import Entry
-from neuron_dra_driver.holdings import HeldDevice
 from neuron_dra_driver.kubeletplugin import ApiError
 from neuron_dra_driver.names import EXTENDED_RESOURCE_CLAIM, POD_CLAIM_NAME
 from neuron_dra_driver.node import SimulatedNode
-from neuron_dra_driver.pod_events import PodEvents, PodRef, event
+from neuron_dra_driver.records.checkpoint import Entry
+from neuron_dra_driver.records.holdings import HeldDevice
+from neuron_dra_driver.reporting.pod_events import PodEvents, PodRef, event
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "kubeletplugin"))
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from neuron_device_model.catalog import instance_types
-from neuron_dra_driver.device_plugin_preferred import preferred_chips, preferred_cores
+from neuron_dra_driver.device_plugin_road.preferred import preferred_chips, preferred_cores
 from neuron_dra_driver.node import SimulatedNode, standalone
 
 TRN2 = standalone(name="n", type_name="trn2.48xlarge")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from neuron_dra_driver import http_server
 from neuron_dra_driver.__main__ import arguments, main, settings
+from neuron_dra_driver.agent.agent import http_server
+from neuron_dra_driver.agent.logging_json import JsonFormatter
+from neuron_dra_driver.agent.status import Readiness, neuron_node_status
 from neuron_dra_driver.errors import AgentError, NodeError
-from neuron_dra_driver.logging_json import JsonFormatter
 from neuron_dra_driver.node import from_neuron_node, standalone
-from neuron_dra_driver.runtime_tree import RuntimeTrees
-from neuron_dra_driver.status import Readiness, neuron_node_status
+from neuron_dra_driver.prepared.runtime_tree import RuntimeTrees
 
 
 def test_defaults_are_the_nodes_own_folders() -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from neuron_dra_driver.claims.reconcile import Reconciled, reconcile
 from neuron_dra_driver.lock import NodeLock
 from neuron_dra_driver.node import SimulatedNode
-from neuron_dra_driver.reconcile import Reconciled, reconcile
 
 
 class Setting:

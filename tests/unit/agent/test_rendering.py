@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from neuron_dra_driver.claims import allocation_on
+from neuron_dra_driver.allocations.allocation import allocation_on
 from neuron_dra_driver.errors import ClaimError
 from neuron_dra_driver.node import SimulatedNode, standalone
 

@@ -36,17 +36,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from neuron_dra_driver.checkpoint import Checkpoint, Entry
-from neuron_dra_driver.claim_cache import FRESH, SETTLE, ClaimCache
-from neuron_dra_driver.driver import NodeDriver
+from neuron_dra_driver.claims.claim_cache import FRESH, SETTLE, ClaimCache
+from neuron_dra_driver.claims.driver import NodeDriver
+from neuron_dra_driver.claims.reconcile import reconcile
 from neuron_dra_driver.errors import AgentError
 from neuron_dra_driver.kubeletplugin import ApiError, ClaimRef, PreparedDevice
 from neuron_dra_driver.lock import NodeLock
 from neuron_dra_driver.metrics import Metrics
 from neuron_dra_driver.node import standalone
-from neuron_dra_driver.reconcile import reconcile
-from neuron_dra_driver.runtime_tree import RuntimeTrees
-from neuron_dra_driver.store import ClaimStore
+from neuron_dra_driver.prepared.runtime_tree import RuntimeTrees
+from neuron_dra_driver.prepared.store import ClaimStore
+from neuron_dra_driver.records.checkpoint import Checkpoint, Entry
 
 Object = dict[str, Any]
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from neuron_dra_driver.checkpoint import Checkpoint, Entry
+from neuron_dra_driver.allocations.grants import grant
 from neuron_dra_driver.errors import ClaimError, DeviceHeld
-from neuron_dra_driver.grants import grant
 from neuron_dra_driver.node import SimulatedNode, standalone
-from neuron_dra_driver.runtime_tree import RuntimeTrees
-from neuron_dra_driver.store import ClaimStore
+from neuron_dra_driver.prepared.runtime_tree import RuntimeTrees
+from neuron_dra_driver.prepared.store import ClaimStore
+from neuron_dra_driver.records.checkpoint import Checkpoint, Entry
 
 TYPE = "trn2.3xlarge"  # one chip: everything meets
 

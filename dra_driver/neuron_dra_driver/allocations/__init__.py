@@ -1,0 +1,1 @@
+"""What was given to a claim, and which hardware that is. Decisions only: nothing here touches the disk."""

@@ -1,0 +1,1 @@
+"""Speaking to the API server, in as little memory as that takes."""

@@ -1,0 +1,1 @@
+"""The road of Dynamic Resource Allocation: ResourceClaims from the API server to prepared claims."""

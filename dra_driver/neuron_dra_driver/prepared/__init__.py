@@ -1,0 +1,1 @@
+"""What a prepared claim is on the node's disk: folders, CDI files, the runtime's tree."""

@@ -1,0 +1,166 @@
+"""What preparing a claim writes and answers. Pure: what was granted and what the node is, in; bytes out.
+
+Rendered anew in every prepare, never trusted from before: a reboot takes the files, and what the node is may have
+changed since.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from neuron_device_model.cores import core_list
+from neuron_device_model.view import View, container_view
+
+from ..allocations.allocation import Allocation
+from ..allocations.config import LOGICAL_NC_CONFIG, SIMULATED_VARIABLE, ULTRASERVER_MODE, VISIBLE_CORES
+from ..allocations.grants import Grant, GrantedRequest
+from ..kubeletplugin import PreparedDevice
+from ..node import SimulatedNode
+from ..records.checkpoint import Entry
+from . import cdi, device_metadata
+from .claim_folders import METADATA, ClaimFolders, RequestFiles
+from .runtime_tree import RuntimeTree
+
+TOOLS_ROOT = "/opt/aws/neuron"
+TOOLS_ON_PATH = "/usr/local/bin"
+VIEWS_ROOT = "/run/neuron-sim"
+
+_RUNTIME_MODES = {4: 1, 2: 2, 1: 4}
+"""How many servers work together → the runtime's number for it, of those that AWS's nodes have in a label (1_2_4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A claim, ready to be written and answered."""
+
+    entry: Entry
+    files: Mapping[str, RequestFiles]
+    """By request."""
+    cdi_spec: Mapping[str, Any]
+    answer: tuple[PreparedDevice, ...]
+
+
+def render(grant: Grant, node: SimulatedNode, *, driver: str, folders: ClaimFolders, tree: RuntimeTree) -> Rendering:
+    """Everything that this node has to write for a claim."""
+    allocation = grant.allocation
+    entry = Entry(
+        uid=allocation.uid,
+        namespace=allocation.namespace,
+        name=allocation.name,
+        devices=grant.held,
+        runtime=tree.digest,
+        origin=allocation.origin,
+        kubelet_ids=allocation.kubelet_ids,
+    )
+    views = {request.name: _view(request, node) for request in grant.requests}
+    return Rendering(
+        entry=entry,
+        files={
+            request.name: RequestFiles(
+                view=orjson.dumps(views[request.name]),
+                metadata=device_metadata.content(allocation, request.devices, driver=driver, offered=node.devices),
+                cores=_cores(views[request.name]),
+            )
+            for request in grant.requests
+        },
+        cdi_spec=cdi.build(
+            driver=driver,
+            entry=entry,
+            requests=[
+                _edits(grant, request, views, node, driver=driver, folders=folders, tree=tree)
+                for request in grant.requests
+            ],
+        ),
+        answer=tuple(
+            PreparedDevice(
+                requests=(request.name,),
+                pool=allocation.pool,
+                device=device.name,
+                cdi_device_ids=cdi.device_ids(driver, allocation.uid, request.name, device.name),
+                share_id=device.share_id,
+            )
+            for request in grant.requests
+            for device in request.devices
+        ),
+    )
+
+
+def _view(request: GrantedRequest, node: SimulatedNode) -> View:
+    return container_view(
+        node.instance_type,
+        given=request.chips,
+        first_index=request.first_index,
+        logical_neuron_core=request.logical_neuron_core,
+        instance_id=node.instance_id,
+        sdk=node.sdk,
+        driver_version=node.driver_version,
+    )
+
+
+def _edits(
+    grant: Grant,
+    request: GrantedRequest,
+    views: Mapping[str, View],
+    node: SimulatedNode,
+    *,
+    driver: str,
+    folders: ClaimFolders,
+    tree: RuntimeTree,
+) -> cdi.RequestEdits:
+    allocation = grant.allocation
+    folder = folders.path(allocation.uid, request.name)
+    return cdi.RequestEdits(
+        request=request.name,
+        devices=[device.name for device in request.devices],
+        device_nodes=[f"/dev/neuron{device['index']}" for device in views[request.name]["devices"]],
+        mounts=[
+            cdi.Mount(str(tree.path), TOOLS_ROOT, recursive=True),
+            *(cdi.Mount(f"{tree.path}/bin/{tool}", f"{TOOLS_ON_PATH}/{tool}") for tool in tree.tools),
+            cdi.Mount(str(folder), f"{VIEWS_ROOT}/{allocation.uid}/{request.name}", recursive=True),
+            *_metadata_mounts(allocation, folder, request.name, driver=driver),
+        ],
+        environment=_environment(grant, request, views, node),
+    )
+
+
+def _metadata_mounts(allocation: Allocation, folder: Path, request: str, *, driver: str) -> list[cdi.Mount]:
+    """The metadata belongs to a claim: by the other road there is none to name it by."""
+    if allocation.origin != "claim":
+        return []
+    return [cdi.Mount(f"{folder}/{METADATA}", device_metadata.container_path(allocation, request, driver=driver))]
+
+
+def _environment(
+    grant: Grant, request: GrantedRequest, views: Mapping[str, View], node: SimulatedNode
+) -> Mapping[str, str]:
+    """What the runtime reads. In a container that uses several requests, the last one's value of a variable holds."""
+    environment = {SIMULATED_VARIABLE: "true"}
+    if node.instance_type.chip.has_logical_neuron_cores:
+        environment[LOGICAL_NC_CONFIG] = str(request.logical_neuron_core)
+    if visible := _visible_cores(grant, request, views):
+        environment[VISIBLE_CORES] = visible
+    if request.config.ultraserver:
+        environment[ULTRASERVER_MODE] = str(_RUNTIME_MODES[request.config.ultraserver.ultraserver_mode])
+    if request.config.simulation:
+        environment |= request.config.simulation.environment
+    return environment
+
+
+def _visible_cores(grant: Grant, request: GrantedRequest, views: Mapping[str, View]) -> str:
+    """The cores to name to the runtime, none where it has to look for itself.
+
+    Whole chips are all visible anyway. Of a claim with several requests nobody knows which of them a container uses,
+    and a list would hide the others' cores from it or name cores that it does not have; the view says what is there.
+    """
+    together = [other for other in grant.requests if other.user == request.user]
+    if len(together) > 1 and not request.user:
+        return ""
+    if all(chip.cores is None for other in together for chip in other.chips):
+        return ""
+    return core_list(core for other in together for core in _cores(views[other.name]))
+
+
+def _cores(view: View) -> list[int]:
+    return [core for device in view["devices"] for core in device["core_ids"]]

@@ -1,0 +1,218 @@
+"""Tells a pod, by an Event, that what it was given is broken, where the kubelet does not.
+
+The kubelet carries device health into `allocatedResourcesStatus` of a pod's containers if its gate ResourceHealthStatus
+is on, which shows as an open stream (`HealthMonitor.watchers`), and then only for claims that the pod's containers name
+(as of Kubernetes 1.36). A pod with `aws.amazon.com/neuron` in its limits would learn nothing.
+
+One Event for each pod and fault, whatever devices it hits. Its name is made from the two, so another process, or this
+one after a restart, makes the same and is told that it is there. Which pods they are is in the claim's `reservedFor`.
+Nothing is asked and nothing is written while nothing is broken.
+
+The ClusterRole needs `create` on `events` of `events.k8s.io`.
+"""
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from neuron_device_model.cores import core_list
+from neuron_device_model.faults import Fault
+
+from ..allocations.allocation import Claim
+from ..claims.driver import ReadClaim
+from ..kubeletplugin import ApiError
+from ..names import API_GROUP, EXTENDED_RESOURCE_CLAIM, SIMULATED
+from ..node import SimulatedNode
+from ..records.checkpoint import Entry
+from .claim_status import Request
+from .device_health import explain, faults_of_held
+
+EVENTS = "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+
+REASON = "NeuronDeviceUnhealthy"
+NOTE_BYTES = 1024
+
+PATIENCE = 10.0
+"""Seconds from the start on in which the kubelet may still open its stream: it tries every five."""
+LOOK_AGAIN = 30.0
+"""While something is broken: other pods may use a claim that is prepared already."""
+SETTLE = 1.0
+PAUSE = 0.1
+
+Object = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PodRef:
+    """Which pod."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+Told: TypeAlias = tuple[PodRef, Fault]
+Broken: TypeAlias = tuple[Entry, dict[str, tuple[Fault, ...]]]
+"""A prepared claim, and the faults of each of its devices that is hit."""
+
+
+def carried_by_kubelet(claim: Claim) -> bool:
+    """Whether a kubelet that listens to device health shows it for this claim."""
+    return EXTENDED_RESOURCE_CLAIM not in (claim["metadata"].get("annotations") or {})
+
+
+def pods_of(claim: Claim) -> list[PodRef]:
+    """The pods that use a claim."""
+    consumers = (claim.get("status") or {}).get("reservedFor") or []
+    namespace = claim["metadata"]["namespace"]
+    return [
+        PodRef(namespace, consumer["name"], consumer["uid"]) for consumer in consumers if consumer["resource"] == "pods"
+    ]
+
+
+def event(pod: PodRef, fault: Fault, devices: Iterable[str], *, reporter: str, now: datetime) -> Object:
+    """The Event (events.k8s.io/v1) of a fault that hits devices of a pod."""
+    subject, plural = _subject(devices)
+    note = f"{subject} {'are' if plural else 'is'} unhealthy: {explain([fault])}"
+    digest = hashlib.sha256("/".join((pod.uid, fault.name, fault.type, fault.since)).encode()).hexdigest()[:16]
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{pod.name[:200].rstrip('-.')}.{digest}",
+            "namespace": pod.namespace,
+            "labels": {SIMULATED: "true"},
+        },
+        "regarding": {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "namespace": pod.namespace,
+            "name": pod.name,
+            "uid": pod.uid,
+        },
+        "type": "Warning",
+        "reason": REASON,
+        "action": "ReportHealth",
+        "note": _cut(note),
+        "reportingController": f"{API_GROUP}/agent",
+        "reportingInstance": reporter[:128],
+        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    }
+
+
+_WORDS = {"device": "Neuron device", "core": "NeuronCore", "physical-core": "physical NeuronCore"}
+_NAME = re.compile(r"neuron-(device|core|physical-core)-([0-9]+)")
+
+
+def _subject(devices: Iterable[str]) -> tuple[str, bool]:
+    """`Neuron devices 3-5`, and whether they are several."""
+    numbers: dict[str, list[int]] = {}
+    others = []
+    for name in dict.fromkeys(devices):
+        if match := _NAME.fullmatch(name):
+            numbers.setdefault(_WORDS[match[1]], []).append(int(match[2]))
+        else:
+            others.append(name)
+    named = [f"{word}{'s' if len(found) > 1 else ''} {core_list(found)}" for word, found in sorted(numbers.items())]
+    return " and ".join([*named, *others]), sum(map(len, numbers.values())) + len(others) > 1
+
+
+def _cut(note: str) -> str:
+    text = note.encode()
+    return note if len(text) <= NOTE_BYTES else text[: NOTE_BYTES - 3].decode(errors="ignore") + "…"
+
+
+class PodEvents:
+    """See the module; `wake` says that something changed, `run` does the work."""
+
+    def __init__(
+        self,
+        *,
+        node_name: str,
+        request: Request,
+        read_claim: ReadClaim,
+        prepared: Callable[[], Iterable[Entry]],
+        node: Callable[[], SimulatedNode | None],
+        kubelet_listens: Callable[[], bool],
+    ) -> None:
+        """`prepared`: `ClaimStore.prepared`; `kubelet_listens`: whether `HealthMonitor.watchers` is not 0."""
+        self._node_name = node_name
+        self._request = request
+        self._read_claim = read_claim
+        self._prepared = prepared
+        self._node = node
+        self._kubelet_listens = kubelet_listens
+        self._told: set[Told] = set()
+        self._changed = asyncio.Event()
+
+    def wake(self) -> None:
+        """Claims were prepared, or faults came or went. Costs nothing."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Work until cancelled. An error of the API server never ends it."""
+        await asyncio.sleep(PATIENCE)
+        while True:
+            self._changed.clear()
+            broken = self._broken()
+            affected = await self._affected(broken)
+            # Of pods that are gone and faults that are over, nothing has to be remembered.
+            self._told &= affected.keys()
+            for (pod, fault), devices in affected.items():
+                if (pod, fault) not in self._told:
+                    await self._tell(pod, fault, devices)
+                    await asyncio.sleep(PAUSE)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN if broken else None):
+                    await self._changed.wait()
+                    await asyncio.sleep(SETTLE)
+
+    def _broken(self) -> list[Broken]:
+        node = self._node()
+        if node is None or not node.faults:
+            return []
+        found = []
+        for entry in self._prepared():
+            hit = {held.device: faults for held in entry.devices if (faults := faults_of_held(held, node))}
+            if hit and entry.origin == "claim":
+                found.append((entry, hit))
+        return found
+
+    async def _affected(self, broken: Iterable[Broken]) -> dict[Told, list[str]]:
+        """The pods that have to be told of a fault, and which of their devices it hits."""
+        affected: dict[Told, list[str]] = {}
+        for entry, hit in broken:
+            try:
+                claim = await self._read_claim(entry.namespace, entry.name)
+            except Exception as error:
+                log.warning("cannot ask who uses claim %s: %s", entry, error, extra={"claim_uid": entry.uid})
+                continue
+            if claim is None or claim["metadata"]["uid"] != entry.uid:
+                continue
+            if self._kubelet_listens() and carried_by_kubelet(claim):
+                continue
+            for pod in pods_of(claim):
+                for device, faults in hit.items():
+                    for fault in faults:
+                        affected.setdefault((pod, fault), []).append(device)
+        return affected
+
+    async def _tell(self, pod: PodRef, fault: Fault, devices: list[str]) -> None:
+        body = event(pod, fault, devices, reporter=self._node_name, now=datetime.now(UTC))
+        try:
+            await self._request("POST", EVENTS.format(namespace=pod.namespace), body=body)
+        except Exception as error:
+            status = error.status if isinstance(error, ApiError) else 500
+            if status != 409:  # 409: it is there already
+                log.warning("pod %s/%s is not told of %s: %s", pod.namespace, pod.name, fault.name, error)
+            if status == 429 or status >= 500:
+                return
+        self._told.add((pod, fault))
