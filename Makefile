@@ -32,7 +32,7 @@ help: ## list the targets
 # --- the cluster and what runs in it ---------------------------------------------------------
 
 .PHONY: demo
-demo: $(STAMP) ## from nothing to neuron-ls in a pod on a simulated Trainium node
+demo: ## from nothing to neuron-ls in a pod on a simulated Trainium node
 	@hack/demo
 
 .PHONY: up
@@ -69,7 +69,7 @@ test-unit: $(STAMP) ## tests that need no cluster (TESTS=path or -k ... to choos
 
 .PHONY: test-cluster
 test-cluster: $(STAMP) ## tests on a real cluster, which they make themselves
-	$(BIN)/pytest tests/cluster -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/pytest tests/cluster -n 2 --dist loadfile $(TESTS)
 
 .PHONY: soak
 soak: $(STAMP) ## a million configurations, a million steps of the state machine (SEED=, STEPS=1000000)

@@ -22,18 +22,18 @@ cluster_up() {
   need_docker
   need_sysctl fs.inotify.max_user_instances 1024 "the kubelets of several nodes run out of them"
   need_sysctl fs.inotify.max_user_watches 524288 "the kubelets of several nodes run out of them"
-  with_lock cluster_tools
+  with_lock cache cluster_tools
   if cluster_exists && [ -e "$dir/complete" ]; then
     resume_cluster
   else
     ! cluster_exists || step "removing what is left of an interrupted start" kind delete cluster --name "$CLUSTER"
-    image=$(with_lock node_image "$version")
+    image=$(with_lock cache node_image "$version")
     rm -rf "$dir"
     mkdir -p "$dir"
     step "cluster $CLUSTER: control plane and $workers worker(s), $version" create_cluster "$workers" "$image"
     touch "$dir/complete"
   fi
-  ! cluster_is_made_here || with_lock local_images
+  ! cluster_is_made_here || with_lock cache local_images
   say "cluster $CLUSTER is up ($((SECONDS - start)) s): hack/kubectl get nodes, or KUBECONFIG=$dir/kubeconfig"
 }
 
@@ -80,7 +80,7 @@ retry() {
 }
 
 cluster_down() {
-  with_lock kind_binary
+  with_lock cache kind_binary
   docker info > /dev/null 2>&1 || die "no docker daemon answers, so nothing of $CLUSTER runs"
   step "deleting cluster $CLUSTER" kind delete cluster --name "$CLUSTER" --kubeconfig "$(cluster_dir)/kubeconfig"
   rm -rf "$(cluster_dir)"
@@ -131,7 +131,7 @@ load_by_registry() {
 # existing_cluster_load IMAGE...: kind clusters of others can be loaded; elsewhere a registry is the way
 existing_cluster_load() {
   local context
-  with_lock cluster_tools
+  with_lock cache cluster_tools
   context=$(kubectl config current-context)
   CLUSTER=${context#kind-}
   if [ "$context" = "$CLUSTER" ] || [ -z "$(cluster_nodes)" ]; then

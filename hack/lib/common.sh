@@ -70,17 +70,19 @@ tree_key() {
   done) | short_hash
 }
 
-# one at a time for what all clusters share: binaries, daemon, images, registry
+# with_lock WHAT COMMAND...: one at a time for what all clusters share: `cache` (binaries, daemon, node images,
+# registry), `images` (what ours are made of), `packages` (of the machine)
 with_lock() {
-  if [ -n "${HAVE_LOCK:-}" ]; then "$@"; return; fi
+  local what=$1; shift
+  case " ${HAVE_LOCKS:-} " in *" $what "*) "$@"; return ;; esac
   (
     if ! flock -n 9; then
-      say "-- another command is at work on $CACHE; waiting for it"
+      say "-- another command is at work on the $what of $CACHE; waiting for it"
       flock 9
     fi
-    HAVE_LOCK=1
+    HAVE_LOCKS="${HAVE_LOCKS:-} $what"
     "$@"
-  ) 9> "$CACHE/.lock"
+  ) 9> "$CACHE/.lock-$what"
 }
 
 as_root() {

@@ -5,7 +5,7 @@ need_docker() {
   if ! command -v docker > /dev/null || { ! docker info > /dev/null 2>&1 && [ ! -x /usr/sbin/dockerd ]; }; then
     need dockerd docker.io
   fi
-  docker info > /dev/null 2>&1 || with_lock start_dockerd
+  docker info > /dev/null 2>&1 || with_lock cache start_dockerd
 }
 
 start_dockerd() {

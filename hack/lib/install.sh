@@ -8,7 +8,7 @@ need() {
   command -v apt-get > /dev/null ||
     die "$command is missing, and this machine has no apt-get: install it yourself, then run this again"
   say "!! this machine has no $command: installing Debian packages: $*"
-  step "apt-get install $*" apt_install "$@"
+  with_lock packages step "apt-get install $*" apt_install "$@"
 }
 
 apt_install() {
@@ -63,5 +63,5 @@ need_venv() {
   package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
   command -v apt-get > /dev/null || die "$python cannot make virtual environments: install its venv module ($package)"
   say "!! $python cannot make virtual environments: installing the Debian package $package"
-  step "apt-get install $package" apt_install "$package"
+  with_lock packages step "apt-get install $package" apt_install "$package"
 }

@@ -44,11 +44,13 @@ debian_image() {
   step "Debian $DEBIAN_SUITE" debian_tree "$name" essential "$DEBIAN_PACKAGES"
 }
 
-# debian_tree IMAGE VARIANT PACKAGES
+# debian_tree IMAGE VARIANT PACKAGES: the name comes last, what docker imported of a tree that broke off has none
 debian_tree() {
-  mmdebstrap --quiet --variant="$2" --include="$3" \
+  local id
+  id=$(mmdebstrap --quiet --variant="$2" --include="$3" \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
-    --dpkgopt='path-exclude=/usr/share/locale/*' "$DEBIAN_SUITE" - | docker import -c 'CMD ["bash"]' - "$1"
+    --dpkgopt='path-exclude=/usr/share/locale/*' "$DEBIAN_SUITE" - | docker import -c 'CMD ["bash"]' -)
+  docker tag "$id" "$1"
 }
 
 # from kind/node and the binaries that its Dockerfile names

@@ -57,8 +57,8 @@ download_wheels() {
 # build_project_images: both; unchanged layers are taken from the daemon
 build_project_images() {
   local base wheels name
-  base=$(with_lock base_image)
-  wheels=$(with_lock wheelhouse)
+  base=$(with_lock images base_image)
+  wheels=$(with_lock images wheelhouse)
   for name in neuron-tools neuron-sim; do
     step "image neuron-sim/$name:$(project_version)" build_project_image "$name" "$base" "$wheels"
   done

@@ -18,11 +18,11 @@ use_cluster() {
 
 # prints it, and gets it where it is missing
 kubectl_path() {
-  with_lock kubernetes_binaries "$KUBERNETES_VERSION" kubectl
+  with_lock cache kubernetes_binaries "$KUBERNETES_VERSION" kubectl
   printf '%s/kubectl' "$(kubernetes_bin "$KUBERNETES_VERSION")"
 }
 
 helm_path() {
-  with_lock helm_binary
+  with_lock cache helm_binary
   printf '%s/helm' "$BIN"
 }

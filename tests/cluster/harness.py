@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CLUSTER = "neuron-sim-test"
+CLUSTERS = ("neuron-sim-test", "neuron-sim-test-2")
+"""One for each process that tests run in."""
 RELEASE = "neuron-sim"
 SYSTEM = "neuron-sim-system"
 DRIVER = "neuron.aws.com"
+EFA_DRIVER = "efa.neuron-sim.dev"
 PLUGIN_DIR = f"/var/lib/kubelet/plugins/{DRIVER}"
 
 Object = dict[str, Any]
@@ -41,7 +43,10 @@ def until(condition: Callable[[], T], *, what: str, timeout: float = 90, details
 
 
 class Cluster:
-    """The tests' kind cluster."""
+    """A kind cluster of the tests."""
+
+    def __init__(self, name: str = CLUSTERS[0]) -> None:
+        self.name = name
 
     @cached_property
     def _tools(self) -> dict[str, str]:
@@ -49,7 +54,7 @@ class Cluster:
 
         Asked for once: `hack/kubectl` makes sure at each call that all is there, and tests call hundreds of times.
         """
-        command = [str(REPOSITORY / "hack/cluster"), "env", "--name", CLUSTER]
+        command = [str(REPOSITORY / "hack/cluster"), "env", "--name", self.name]
         exports = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         printed = subprocess.run(
             ["bash", "-c", f"{exports}\nenv -0"], capture_output=True, text=True, check=True
@@ -79,7 +84,7 @@ class Cluster:
 
     def exists(self) -> bool:
         names = subprocess.run(
-            ["docker", "ps", "-q", "--filter", f"label=io.x-k8s.kind.cluster={CLUSTER}"],
+            ["docker", "ps", "-q", "--filter", f"label=io.x-k8s.kind.cluster={self.name}"],
             capture_output=True,
             text=True,
             check=False,
@@ -267,7 +272,7 @@ class Cluster:
 
     def cdi_files(self, node: str) -> list[str]:
         listing = self.on_node(node, "sh", "-c", "ls -A /var/run/cdi 2>/dev/null || true")
-        return [name for name in listing.split() if DRIVER in name]
+        return [name for name in listing.split() if DRIVER in name or EFA_DRIVER in name]
 
     def views(self, node: str) -> list[str]:
         return self.on_node(node, "sh", "-c", f"ls -A /run/neuron-sim/{DRIVER} 2>/dev/null || true").split()

@@ -1,5 +1,6 @@
 """Cores: given in parts, never twice, packed from one end, and owned by one process at a time."""
 
+import pod_resources
 import pytest
 from harness import DRIVER, Cluster, Object, claim, pod, until
 
@@ -75,6 +76,30 @@ def test_cores_and_chips_fill_a_node_from_opposite_ends(cluster: Cluster, namesp
     cluster.wait_ready(namespace)
     assert given(cluster, namespace, "cores") == ["neuron-core-0", "neuron-core-1"]
     assert given(cluster, namespace, "chips") == ["neuron-device-15", "neuron-device-14"]
+
+
+def test_pod_resources_shows_what_was_given(cluster: Cluster, namespace: str, node: str) -> None:
+    """By claims of its own, and by the claim that the scheduler makes for a plain number."""
+    claims = [claim("cores", 3, deviceClassName=CORES), claim("chips", 2, deviceClassName=CHIPS)]
+    pods = [
+        pod("cores", claim="cores", node=node),
+        pod("chips", claim="chips", node=node),
+        plain_cores("plain", 2, node),
+    ]
+    cluster.apply([*claims, *pods], namespace)
+    cluster.wait_ready(namespace)
+    made = cluster.get("pod", "-n", namespace, "plain")["status"]["extendedResourceClaimStatus"]["resourceClaimName"]
+    for name, claim_name in {"cores": "cores", "chips": "chips", "plain": made}.items():
+        found = pod_resources.given(cluster, node, namespace, name)
+        assert found is not None
+        assert sorted(one.device for one in found.claims) == sorted(given(cluster, namespace, claim_name))
+        described = {(one.namespace, one.claim, one.driver, one.pool) for one in found.claims}
+        assert described == {(namespace, claim_name, DRIVER, node)}
+        assert all(cdi.startswith(f"{DRIVER}/claim=") for one in found.claims for cdi in one.cdi)
+        assert all(one.cdi for one in found.claims)
+        assert not found.plugin
+    cluster.kubectl("delete", "pod", "-n", namespace, "cores", "--timeout=60s")
+    until(lambda: pod_resources.given(cluster, node, namespace, "cores") is None, what="the kubelet forgets the pod")
 
 
 def test_core_has_one_owner_at_a_time(cluster: Cluster, namespace: str, node: str) -> None:

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Iterator
 
+import pod_resources
 import pytest
 from harness import RELEASE, REPOSITORY, SYSTEM, Cluster, Object, pod, until
+from neuron_device_model.catalog import instance_type
 
 CHIPS, CORES = "aws.amazon.com/neuron", "aws.amazon.com/neuroncore"
 PLACE = {"instance_id", "bdf", "connected_to", "cpu_affinity", "numa_node"}
 """What neuron-ls says of where a chip sits: the two roads may choose different chips, and nodes."""
-
-pytestmark = pytest.mark.alone
 
 
 def wanting(name: str, node: str, *, scheduler: str = "default-scheduler", **limits: int) -> Object:
@@ -92,6 +92,29 @@ def test_what_a_pod_had_is_given_again(cluster: Cluster, by_plugin: None, namesp
         assert len(cluster.neuron_ls(namespace, f"all-{round_}")) == 16
         cluster.kubectl("delete", "pod", "-n", namespace, f"all-{round_}", "--timeout=60s")
     until(lambda: not cluster.checkpoint(node), what="nothing held")
+
+
+def test_pod_resources_shows_the_ids_of_what_the_pod_sees(
+    cluster: Cluster, by_plugin: None, namespace: str, node: str
+) -> None:
+    requests = {"chips": wanting("chips", node, chips=4), "cores": wanting("cores", node, cores=2)}
+    for name, wanted in requests.items():  # one by one: the kubelet counts chips and cores independently
+        cluster.apply(wanted, namespace)
+        cluster.wait_ready(namespace, name)
+    slots = instance_type("trn2.48xlarge").devices
+    chips, cores = (pod_resources.given(cluster, node, namespace, name) for name in requests)
+    assert chips is not None
+    assert cores is not None
+    seen_chips = [device["bdf"] for device in cluster.neuron_ls(namespace, "chips")]
+    expected = {f"neuron-device-{slot.index}" for slot in slots if slot.pci_bdf.endswith(tuple(seen_chips))}
+    assert chips.plugin == {CHIPS: expected}
+    assert len(expected) == 4
+    ((resource, ids),) = cores.plugin.items()
+    assert resource == CORES
+    assert len(ids) == 2
+    assert all(one.startswith("neuron-core-") for one in ids)
+    assert not chips.claims
+    assert not cores.claims
 
 
 def test_restarts_of_agent_and_kubelet_disturb_nobody(

@@ -9,8 +9,6 @@ import pytest
 from harness import SYSTEM, Cluster, claim, claim_template, pod, until
 from serving import assert_serves, devices_given, wait_published
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.mark.timeout(600)
 def test_api_server_away_for_30_seconds(cluster: Cluster, namespace: str, node: str) -> None:
