@@ -5,7 +5,7 @@ that are newer than themselves, and half of what doctor wants to know is whether
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,6 +36,7 @@ class Cluster:
 
     def __init__(self, *, kubeconfig: Path | None, context: str | None) -> None:
         configuration = client.Configuration()
+        self._kubeconfig, self._context = kubeconfig, context
         try:
             config.load_kube_config(  # type: ignore[no-untyped-call]
                 config_file=str(kubeconfig) if kubeconfig else None,
@@ -65,18 +66,30 @@ class Cluster:
 
     def items(self, path: str, **query: str) -> list[Object]:
         """GET a list to its end, page by page."""
-        found: list[Object] = []
+        return list(self.each(path, **query))
+
+    def each(self, path: str, **query: str) -> Iterator[Object]:
+        """GET a list to its end, of which no more than a page need be in memory."""
         proceed = ""
         while True:
             page = self.get(path, limit=str(PAGE), **({"continue": proceed} if proceed else {}), **query)
-            found += page.get("items") or []
+            yield from page.get("items") or ()
             proceed = page.get("metadata", {}).get("continue", "")
             if not proceed:
-                return found
+                return
 
-    def dry_run(self, path: str, body: Object) -> Object:
+    @property
+    def namespace(self) -> str:
+        """The namespace that the kubeconfig's context names, as kubectl takes it."""
+        contexts, active = config.list_kube_config_contexts(  # type: ignore[no-untyped-call]
+            config_file=str(self._kubeconfig) if self._kubeconfig else None
+        )
+        chosen = next((each for each in contexts if each["name"] == self._context), active)
+        return str(chosen.get("context", {}).get("namespace") or "default")
+
+    def dry_run(self, path: str, body: Object, **query: str) -> Object:
         """What the server would have stored, had this been created."""
-        return self._ask("POST", path, query={"dryRun": "All"}, body=body)
+        return self._ask("POST", path, query={"dryRun": "All", **query}, body=body)
 
     def text(self, path: str) -> str:
         """GET a page that is not JSON."""

@@ -37,6 +37,14 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class Picture(StrEnum):
+    """How to show the fleet."""
+
+    TABLE = "table"
+    JSON = "json"
+    SVG = "svg"
+
+
 class Format(StrEnum):
     """How to print an object."""
 
@@ -48,6 +56,7 @@ OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people
 KubeconfigOption = Annotated[
     Path | None, typer.Option("--kubeconfig", help="Instead of $KUBECONFIG or ~/.kube/config.")
 ]
+NamespaceOption = Annotated[str | None, typer.Option("--namespace", "-n", help="Instead of the context's namespace.")]
 ContextOption = Annotated[str | None, typer.Option("--context", help="The kubeconfig's context to use.")]
 
 
@@ -86,6 +95,130 @@ def nodes(
         print("No simulated nodes; `kubectl get neuronnodepools` and `neuron-sim doctor` say why.")
         return
     render.table([fleet.row(node) for node in found], output=output)
+
+
+@app.command()
+def packing(
+    mix: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a cluster: what becomes of these claims on an empty node, such as 8x1,-3,2x4chip (eight"
+            " claims of one core; the third is released; two claims of four chips)."
+        ),
+    ] = None,
+    instance_type: Annotated[str, typer.Option(help="With --mix: the node.")] = "trn2.48xlarge",
+    lnc: Annotated[int | None, typer.Option(help="With --mix: its logical NeuronCore configuration.")] = None,
+    output: OutputOption = Output.TABLE,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+) -> None:
+    """Show how many chips are broken into by claims of cores, beside the fewest that could hold them."""
+    from neuron_cli import render
+
+    if mix is not None:
+        from neuron_device_model import catalog
+
+        from neuron_cli import packing_mix
+
+        try:
+            kind = catalog.instance_type(instance_type)
+            done = packing_mix.packed(mix, kind, logical_neuron_core=lnc)
+        except (catalog.UnknownInstanceType, ValueError) as wrong:
+            raise failure(str(wrong)) from None
+        if output is Output.JSON:
+            render.record(packing_mix.document(done), output=output)
+        else:
+            print(done)
+        return
+    from neuron_cli import packing as clusters
+
+    with connected(kubeconfig, context, doing="reading nodes and claims") as cluster, installed():
+        rows = clusters.rows(clusters.gather(cluster))
+    if output is Output.JSON:
+        render.record({"nodes": rows, "total": clusters.total(rows)}, output=output)
+    elif rows:
+        render.table([*rows, clusters.total(rows)], output=output)
+    else:
+        print("No simulated nodes; `kubectl get neuronnodepools` and `neuron-sim doctor` say why.")
+
+
+@app.command()
+def topology(
+    node: Annotated[str | None, typer.Option(help="Only this node.")] = None,
+    ultraserver: Annotated[
+        str | None, typer.Option(help="Only this UltraServer; the beginning of its id will do.")
+    ] = None,
+    pool: Annotated[str | None, typer.Option(help="Only the nodes of this NeuronNodePool.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Draw each node, however many there are.")] = False,
+    output: Annotated[Picture, typer.Option("--output", "-o", help="For people, for programs, or an image.")] = (
+        Picture.TABLE
+    ),
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+) -> None:
+    """Draw the fleet: UltraServers, nodes, chips, what is used by whom, what is broken."""
+    import json
+
+    from neuron_cli import reading
+    from neuron_cli.topology import drawing, svg, view
+
+    with connected(kubeconfig, context, doing="reading the fleet") as cluster, installed():
+        fleet = reading.fleet(cluster)
+    try:
+        fleet = view.only(fleet, pool=pool, ultraserver=ultraserver, node=node)
+    except view.NotThere as absent:
+        raise failure(str(absent)) from None
+    if output is Picture.JSON:
+        print(json.dumps(view.document(fleet), indent=2))
+    elif output is Picture.SVG:
+        print(svg.svg(fleet), end="")
+    elif not fleet.nodes:
+        print("No simulated nodes; `kubectl get neuronnodepools` and `neuron-sim doctor` say why.")
+    else:
+        drawing.draw(fleet, everything=everything)
+
+
+@app.command()
+def explain(
+    what: Annotated[str, typer.Argument(help="pod/NAME, claim/NAME or gang/NAME; NAME alone is a pod.")],
+    namespace: NamespaceOption = None,
+    node: Annotated[str | None, typer.Option(help="Only what this node lacks.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="What each node lacks, one by one.")] = False,
+    output: OutputOption = Output.TABLE,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+) -> None:
+    """Say why a pod, a claim or a gang waits: what each node lacks, and what would have to be freed or changed."""
+    from neuron_cli import explain as explaining
+
+    with connected(kubeconfig, context, doing="looking for the cause") as cluster, installed():
+        found = explaining.only(explaining.explain(cluster, what, namespace=namespace), node)
+    explaining.show(found, output=output, everything=everything)
+
+
+@app.command("what-if")
+def what_if(
+    file: Annotated[str, typer.Option("--filename", "-f", help="Manifest; - is standard input.")],
+    namespace: NamespaceOption = None,
+    output: OutputOption = Output.TABLE,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+) -> None:
+    """Say where a manifest would land, without applying it.
+
+    Exit status 0: all of its pods would find a node now; 3: not all of them would; 1: it could not be asked.
+    """
+    from neuron_cli import what_if as asking
+
+    try:
+        items = asking.read(file)
+    except asking.BadManifest as bad:
+        raise failure(str(bad)) from None
+    with connected(kubeconfig, context, doing="looking for places") as cluster, installed():
+        refused, wanted, found = asking.ask(cluster, items, namespace=namespace)
+    asking.show(refused, wanted, found, output=output)
+    if not asking.lands(refused, found):
+        raise typer.Exit(3)
 
 
 fault_app = typer.Typer(name="fault", help="Break simulated hardware, and heal it.", no_args_is_help=True)

@@ -89,6 +89,8 @@ def offer(
     driver_version: str | None = None,
     dra_driver_version: str,
     network_nodes: Sequence[str] = (),
+    capacity_block: str | None = None,
+    workload_id: str | None = None,
     logical_neuron_core: int,
     partitions: str = "none",
     devices: str = "chips",
@@ -97,7 +99,8 @@ def offer(
     """What a node offers, cut as `partitions` and `devices` say.
 
     `driver_version` is the kernel driver's, the SDK's own unless given; `network_nodes` are the node's EC2
-    network nodes, layer 1 (the widest) first, as many as are known.
+    network nodes, layer 1 (the widest) first, as many as are known; `capacity_block` is that of its UltraServer,
+    `workload_id` that of the workload to which the UltraServer operator gave the node.
     """
     if not _SEMVER.fullmatch(dra_driver_version):
         raise ValueError(f"DRA driver version {dra_driver_version!r} must be a semantic version, as in 0.1.0")
@@ -108,6 +111,9 @@ def offer(
         "neuronDriverVersion": {"string": driver_version or sdk.driver_version},
         "draDriverVersion": {"version": dra_driver_version},
         **{f"networkNodeLayer{layer}": {"string": node} for layer, node in enumerate(network_nodes, start=1)},
+        # AWS docs: deploy/eks/ultraserver-operator.rst. The operator groups nodes by the second, which is the first
+        **{name: {"string": capacity_block} for name in ("capacityBlockId", "ultraserverId") if capacity_block},
+        **({"workloadId": {"string": workload_id}} if workload_id else {}),
         SIMULATED_ATTRIBUTE: {"bool": True},
     }
     chips = [_chip_attributes(instance_type, slot) for slot in instance_type.devices]
@@ -161,11 +167,17 @@ def device_group_id(instance_type: InstanceType, index: int, size: int) -> str |
     return sha256(",".join(sorted(addresses)).encode()).hexdigest()[:16]
 
 
+def device_group_attributes(instance_type: InstanceType, index: int) -> Attributes:
+    """The ids of all groups that a chip, and the EFA device paired with it, are in; none without EFA."""
+    groups = {size: device_group_id(instance_type, index, size) for size in (1, 4, 8, 16)}
+    return {f"resource.aws.com/devicegroup{size}_id": {"string": group} for size, group in groups.items() if group}
+
+
 def _chip_attributes(instance_type: InstanceType, slot: DeviceSlot) -> Attributes:
     return {
         "deviceId": {"int": slot.index},
         **_grid_attributes(instance_type, slot),
-        **_device_group_attributes(instance_type, slot),
+        **device_group_attributes(instance_type, slot.index),
     }
 
 
@@ -190,11 +202,6 @@ def _grid_attributes(instance_type: InstanceType, slot: DeviceSlot) -> Attribute
         "topology4_id": {"int": slot.index // 4},
         "topology8_id": {"int": slot.index // 8},
     }
-
-
-def _device_group_attributes(instance_type: InstanceType, slot: DeviceSlot) -> Attributes:
-    groups = {size: device_group_id(instance_type, slot.index, size) for size in (1, 4, 8, 16)}
-    return {f"resource.aws.com/devicegroup{size}_id": {"string": group} for size, group in groups.items() if group}
 
 
 def _check_lengths(attributes: Attributes) -> None:

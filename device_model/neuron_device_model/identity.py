@@ -6,6 +6,8 @@ A node keeps its instance id through restarts of everything, and no store has to
 from hashlib import sha256
 
 EC2_ID_DIGITS = 17
+ULTRASERVER_ID_LENGTH = 16
+_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def instance_id(node_uid: str) -> str:
@@ -18,5 +20,29 @@ def network_node(key: str) -> str:
     return f"nn-{_digits('network-node', key)}"
 
 
+def capacity_block(ultraserver: str) -> str:
+    """An EC2 capacity reservation id for an UltraServer: a capacity block is one UltraServer."""
+    return f"cr-{_digits('capacity-block', ultraserver)}"
+
+
+def ultraserver(key: str) -> str:
+    """An UltraServer's id, as ultraserver-server-id labels carry it, for whatever shares `key`."""
+    return _letters("ultraserver", key)
+
+
+def ultraserver_set(ultraserver: str, servers: int, number: int) -> str:
+    """The id of one of an UltraServer's sets of so many servers."""
+    return _letters("ultraserver-set", f"{ultraserver}/{servers}/{number}")
+
+
 def _digits(kind: str, key: str) -> str:
     return sha256(f"{kind}/{key}".encode()).hexdigest()[:EC2_ID_DIGITS]
+
+
+def _letters(kind: str, key: str) -> str:
+    rest = int.from_bytes(sha256(f"{kind}/{key}".encode()).digest())
+    letters = []
+    for _ in range(ULTRASERVER_ID_LENGTH):
+        rest, letter = divmod(rest, len(_LETTERS))
+        letters.append(_LETTERS[letter])
+    return "".join(letters)

@@ -114,7 +114,7 @@ def replay(
     held: dict[str, tuple[str, ...]] = {}
     arrived: set[str] = set()
     refused: list[Refusal] = []
-    moments = [_usage((), instance_type)]
+    moments = [usage((), instance_type)]
     for event in events:
         if isinstance(event, Release):
             if event.name not in arrived:
@@ -133,7 +133,7 @@ def replay(
                 held[event.name] = found
             else:
                 refused.append(Refusal(event, _reason(event, offered, pieces, instance_type)))
-        moments.append(_usage([offered[name] for names in held.values() for name in names], instance_type))
+        moments.append(usage([offered[name] for names in held.values() for name in names], instance_type))
     return Packing(tuple(moments), held, tuple(refused))
 
 
@@ -151,11 +151,12 @@ def _reason(claim: Claim, offered: Mapping[str, Part], held: Sequence[Part], ins
         return "not offered"
     if claim.count > MAX_DEVICES_PER_CLAIM:
         return "too many devices"
-    together = _usage([*held, *[alike] * claim.count], instance_type)
+    together = usage([*held, *[alike] * claim.count], instance_type)
     return "fragmented" if together.whole + together.best <= together.chips else "full"
 
 
-def _usage(held: Sequence[Part], instance_type: InstanceType) -> Usage:
+def usage(held: Sequence[Part], instance_type: InstanceType) -> Usage:
+    """How the chips of a node are used that has given these parts."""
     cores = [piece for piece in held if piece.kind in ("core", "physical_core")]
     return Usage(
         chips=instance_type.chips,

@@ -44,6 +44,9 @@ def arguments() -> argparse.ArgumentParser:
         ("--runtime-tree", "/opt/neuron-sim/runtime", "the tools to bring to the node"),
     ):
         parser.add_argument(flag, type=Path, default=Path(default), help=f"{text}; default: %(default)s")
+    parser.add_argument(
+        "--no-efa", dest="efa", action="store_false", help="offer no EFA cards beside the chips, where there are some"
+    )
     parser.add_argument("--metrics-port", type=int, default=8000, help="/metrics and /healthz; default: %(default)s")
     alone = parser.add_argument_group("without an operator (no CRD is read or written)")
     alone.add_argument("--instance-type", help="offer the devices of this instance type, as trn2.48xlarge")
@@ -89,6 +92,7 @@ def settings(options: argparse.Namespace) -> Settings:
         runtime_tree=options.runtime_tree,
         metrics_port=options.metrics_port,
         pod_uid=options.pod_uid,
+        efa=options.efa,
         standalone=standalone(
             name=options.node_name,
             type_name=options.instance_type,

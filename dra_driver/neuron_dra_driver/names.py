@@ -4,11 +4,16 @@ import sys
 from pathlib import Path
 
 DRIVER_NAME = "neuron.aws.com"
+EFA_DRIVER_NAME = "efa.neuron-sim.dev"
+"""Not DRANET's own (`dra.net`): it may live on the same nodes, for their real network."""
 
 API_GROUP = "neuron-sim.dev"
 API_VERSION = "v1alpha1"
 SIMULATED = f"{API_GROUP}/simulated"
 """Label of every object, annotation of every CDI file, attribute of every device that we make."""
+
+WORKLOAD_ID = f"{API_GROUP}/workload-id"
+"""Annotation of claims that were made from a NeuronUltraServerWorkload's template: whose nodes they may have."""
 
 POD_CLAIM_NAME = "resource.kubernetes.io/pod-claim-name"
 EXTENDED_RESOURCE_CLAIM = "resource.kubernetes.io/extended-resource-claim"

@@ -20,6 +20,7 @@ from neuron_device_model.catalog import (
 )
 from neuron_device_model.faults import Fault
 from neuron_device_model.partitions import Part, part
+from neuron_device_model.ultraserver import Seat
 
 from .errors import NodeError
 from .names import version
@@ -41,6 +42,10 @@ class SimulatedNode:
     """chips, node or both."""
     resources: str
     """By which road they are given away: DRA or DevicePlugin."""
+    seat: Seat | None
+    """Its place in an UltraServer."""
+    workload_id: str | None
+    """Whose it is while it is allocated to a NeuronUltraServerWorkload."""
     faults: tuple[Fault, ...]
     """What is broken; the devices that it hits carry its taint."""
     offer: Offer
@@ -65,11 +70,18 @@ def from_neuron_node(neuron_node: Mapping[str, Any]) -> SimulatedNode:
         driver_version=spec.get("driverVersion"),
         instance_id=spec.get("instanceID"),
         network_nodes=spec.get("networkNodes") or (),
+        seat=_seat(spec.get("ultraServer")),
+        capacity_block=spec.get("capacityBlockID"),
+        workload_id=spec.get("workloadID"),
         partitions=spec.get("partitions") or "none",
         devices=spec.get("devices") or "chips",
         resources=spec.get("resources") or "DRA",
         faults=tuple(_fault(fault) for fault in spec.get("faults") or ()),
     )
+
+
+def _seat(found: Mapping[str, Any] | None) -> Seat | None:
+    return Seat(found["id"], found["size"], found["node"]) if found else None
 
 
 def _fault(fault: Mapping[str, Any]) -> Fault:
@@ -102,6 +114,9 @@ def standalone(
         driver_version=None,
         instance_id=None,
         network_nodes=[identity.network_node(f"layer {layer}") for layer in (1, 2, 3)],
+        seat=None,
+        capacity_block=None,
+        workload_id=None,
         partitions=partitions,
         devices=devices,
         resources="DRA",
@@ -118,6 +133,9 @@ def _resolve(
     driver_version: str | None,
     instance_id: str | None,
     network_nodes: Sequence[str],
+    seat: Seat | None,
+    capacity_block: str | None,
+    workload_id: str | None,
     partitions: str,
     devices: str,
     resources: str,
@@ -145,6 +163,8 @@ def _resolve(
             driver_version=driver,
             dra_driver_version=version(),
             network_nodes=network_nodes,
+            capacity_block=capacity_block,
+            workload_id=workload_id,
             logical_neuron_core=lnc,
             partitions=partitions,
             devices=devices,
@@ -162,6 +182,8 @@ def _resolve(
         partitions=partitions,
         devices_offered=devices,
         resources=resources,
+        seat=seat,
+        workload_id=workload_id,
         faults=faults,
         offer=offered,
         devices={device["name"]: device for device in offered.devices},

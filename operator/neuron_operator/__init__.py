@@ -7,6 +7,7 @@ The flow is one-way and level-triggered::
          └────────────────────────────── events, and the answers to our own writes ◀──┘
 
 - ``resources``, ``crds``: the custom resources as pydantic models, and the CRDs generated from them.
+- ``topology``: which nodes form an UltraServer, and which network nodes they are under.
 - ``nodes``, ``selectors``, ``foreign``, ``labels``, ``roads``, ``expansion``, ``faults``, ``conditions``,
   ``planning``, ``pending``: decisions, all pure functions of plain data.
 - ``fleet``: what is known of the cluster. ``handlers``: the watches that feed it.

@@ -38,6 +38,7 @@ async def _run(options: argparse.Namespace) -> int:
             identity=options.identity,
             health_port=options.health_port,
             metrics_port=options.metrics_port,
+            gangs=options.gangs,
             kubeconfig=options.kubeconfig,
         )
     )
@@ -67,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--identity", default=_identity(), help="holder of the Lease (env POD_NAME)")
     run.add_argument("--health-port", type=int, default=8080, help="port of /healthz; 0: none")
     run.add_argument("--metrics-port", type=int, default=8000, help="port of /metrics; 0: none")
+    run.add_argument(
+        "--gangs", action=argparse.BooleanOptionalAction, default=True, help="place the pods of gangs (default: yes)"
+    )
     run.add_argument("--log-format", choices=("json", "plain"), default="json")
 
     write = commands.add_parser("crds", help="write the CRDs as YAML files")

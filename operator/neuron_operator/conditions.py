@@ -55,9 +55,12 @@ def merge(judgements: Iterable[Judgement], *, old: Sequence[Json], generation: i
     return merged
 
 
-def transition_events(judgements: Iterable[Judgement], *, of: Mapping[str, Any], kind: str, now: str) -> list[Json]:
+def transition_events(
+    judgements: Iterable[Judgement], *, of: Mapping[str, Any], kind: str, now: str, api_version: str = names.API_VERSION
+) -> list[Json]:
     """Events for the conditions of one of our objects that change."""
     before = {condition["type"]: condition for condition in (of.get("status") or {}).get("conditions") or ()}
+    namespace = of["metadata"].get("namespace")
     events = []
     for judgement in judgements:
         previous = before.get(judgement.type)
@@ -69,10 +72,11 @@ def transition_events(judgements: Iterable[Judgement], *, of: Mapping[str, Any],
         events.append(
             event(
                 regarding={
-                    "apiVersion": names.API_VERSION,
+                    "apiVersion": api_version,
                     "kind": kind,
                     "name": of["metadata"]["name"],
                     "uid": of["metadata"]["uid"],
+                    **({"namespace": namespace} if namespace else {}),
                 },
                 kind="Normal" if judgement.good else "Warning",
                 reason=judgement.reason,
@@ -80,6 +84,7 @@ def transition_events(judgements: Iterable[Judgement], *, of: Mapping[str, Any],
                 action="Reconcile",
                 cause=f"{judgement.type}/{since}/{judgement.status}",
                 now=now,
+                namespace=namespace or "default",
             )
         )
     return events

@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions, generated from the models in ``resources``.
+"""CustomResourceDefinitions, generated from the models in the modules ``resources``.
 
 A CRD wants a *structural* OpenAPI schema: no references, no ``anyOf`` over types, no titles. pydantic emits
 JSON schema with all of them, so ``structural`` inlines and simplifies. Optional fields become plain optional
@@ -13,13 +13,15 @@ writes a condition when the two differ.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from neuron_device_model import catalog
 from pydantic import BaseModel
 
 from neuron_operator import names
+from neuron_operator.expansion import servers_joined
+from neuron_operator.gangs.resources import NeuronGangSpec, NeuronGangStatus
 from neuron_operator.resources import (
     NeuronFaultSpec,
     NeuronFaultStatus,
@@ -27,6 +29,12 @@ from neuron_operator.resources import (
     NeuronNodePoolStatus,
     NeuronNodeSpec,
     NeuronNodeStatus,
+)
+from neuron_operator.ultraservers.resources import (
+    NeuronUltraServerSpec,
+    NeuronUltraServerStatus,
+    NeuronUltraServerWorkloadSpec,
+    NeuronUltraServerWorkloadStatus,
 )
 
 Json = dict[str, Any]
@@ -40,7 +48,7 @@ _KEPT = (
 
 def manifests() -> tuple[Json, ...]:
     """The CRDs, ready to be applied."""
-    return (_pool_crd(), _node_crd(), _fault_crd())
+    return (_pool_crd(), _node_crd(), _fault_crd(), _gang_crd(), _ultraserver_crd(), _workload_crd())
 
 
 def write(folder: Path) -> tuple[Path, ...]:
@@ -61,7 +69,8 @@ def file_name(manifest: Json) -> str:
 
 def render(manifest: Json) -> str:
     """YAML text of a CRD, with a line that says how to change it."""
-    head = "# Generated from operator/neuron_operator/resources.py: edit that, then\n"
+    folder = "ultraservers/" if manifest["spec"]["group"] == names.AWS_GROUP else ""
+    head = f"# Generated from operator/neuron_operator/{folder}resources.py: edit that, then\n"
     head += "# python -m neuron_operator crds --output charts/neuron-sim/crds\n"
     return head + yaml.safe_dump(manifest, sort_keys=False, width=110, allow_unicode=True)
 
@@ -154,6 +163,31 @@ def _devices_rule() -> Json:
     )
 
 
+def _network_rules() -> list[Json]:
+    return [
+        _rule(
+            f"!has(self.{above}) || (has(self.{below}) && self.{above} % self.{below} == 0)",
+            f"{above} must be a multiple of {below}, which must be given too: change it or leave it out",
+        )
+        for above, below in (("nodesPerLayer2", "nodesPerLayer3"), ("nodesPerLayer1", "nodesPerLayer2"))
+    ]
+
+
+def _whole_ultraservers_rules() -> list[Json]:
+    """One rule per size of UltraServers, so that the message can name it."""
+    members = [it for it in catalog.instance_types() if it.ultraserver]
+    return [
+        _rule(
+            "!has(self.topology) || !has(self.topology.nodesPerLayer3) ||"
+            f" !(self.instanceType in {_cel_list(it.name for it in members if servers_joined(it) == servers)}) ||"
+            f" self.topology.nodesPerLayer3 % {servers} == 0",
+            f"topology.nodesPerLayer3 must be a multiple of {servers} on this instance type, whose UltraServers have"
+            f" {servers} servers each and stay together: change it or leave it out",
+        )
+        for servers in sorted({servers_joined(it) for it in members})
+    ]
+
+
 def _fault_rules() -> list[Json]:
     return [
         _rule(
@@ -179,7 +213,8 @@ def _selector_rules() -> list[Json]:
 
 def _pool_crd() -> Json:
     spec = structural(NeuronNodePoolSpec)
-    spec["x-kubernetes-validations"] = [*_logical_neuron_core_rules(), _devices_rule()]
+    spec["x-kubernetes-validations"] = [*_logical_neuron_core_rules(), _devices_rule(), *_whole_ultraservers_rules()]
+    spec["properties"]["topology"]["x-kubernetes-validations"] = _network_rules()
     spec["properties"]["instanceType"]["x-kubernetes-validations"] = [_instance_type_rule()]
     spec["properties"]["sdkVersion"]["x-kubernetes-validations"] = [_sdk_version_rule()]
     selector = spec["properties"]["nodeSelector"]["properties"]
@@ -205,6 +240,8 @@ def _pool_crd() -> Json:
             _column("Resources", ".status.resources"),
             _column("Accepted", '.status.conditions[?(@.type=="Accepted")].status'),
             _column("LNC", ".spec.logicalNeuronCore", "integer", wide=True),
+            _column("UltraServers", ".status.ultraServers", "integer", wide=True),
+            _column("Complete", ".status.readyUltraServers", "integer", wide=True),
             _column("Partitions", ".spec.partitions", wide=True),
             _column("SDK", ".spec.sdkVersion", wide=True),
             _column("Reason", '.status.conditions[?(@.type=="Accepted")].reason', wide=True),
@@ -235,6 +272,9 @@ def _node_crd() -> Json:
             _column("SDK", ".spec.sdkVersion", wide=True),
             _column("Driver", ".spec.driverVersion", wide=True),
             _column("Instance", ".spec.instanceID", wide=True),
+            _column("UltraServer", ".spec.ultraServer.id", wide=True),
+            _column("Server", ".spec.ultraServer.node", "integer", wide=True),
+            _column("Workload", ".spec.workloadID", wide=True),
             _column("Age", ".metadata.creationTimestamp", "date"),
         ],
     )
@@ -264,6 +304,112 @@ def _fault_crd() -> Json:
     )
 
 
+def _gang_crd() -> Json:
+    return _crd(
+        kind="NeuronGang",
+        plural="neurongangs",
+        short_name="ng",
+        description="Pods that run close together, all of them or none. Made by the operator from the labels of the"
+        " pods, not to be edited.",
+        scope="Namespaced",
+        spec=structural(NeuronGangSpec),
+        status=structural(NeuronGangStatus),
+        rules=[],
+        columns=[
+            _column("Size", ".spec.size", "integer"),
+            _column("Topology", ".spec.topology"),
+            _column("Phase", ".status.phase"),
+            _column("Domain", ".status.domain"),
+            _column("Reason", '.status.conditions[?(@.type=="Placed")].reason'),
+            _column("Chips", ".spec.chips", "integer", wide=True),
+            _column("Rollbacks", ".status.attempts", "integer", wide=True),
+            _column("Message", '.status.conditions[?(@.type=="Placed")].message', wide=True),
+            _column("Age", ".metadata.creationTimestamp", "date"),
+        ],
+    )
+
+
+def _workload_rules() -> list[Json]:
+    fixed = {"instanceType": True, "topologySize": True, "serverCount": True}
+    fixed |= {"resourceClaimTemplate": False, "config": False}
+    return [
+        _rule(
+            f"self.{field} == oldSelf.{field}"
+            if required
+            else f"has(self.{field}) == has(oldSelf.{field}) &&"
+            f" (!has(self.{field}) || self.{field} == oldSelf.{field})",
+            f"{field} cannot be changed: delete the workload and make another one",
+        )
+        for field, required in fixed.items()
+    ]
+
+
+def _ultraserver_type_rule() -> Json:
+    known = [it.name for it in catalog.instance_types() if it.ultraserver]
+    return _rule(
+        f"self in {_cel_list(known)}",
+        f"no instance type that UltraServers are made of: choose one of {', '.join(known)}",
+    )
+
+
+def _workload_crd() -> Json:
+    spec = structural(NeuronUltraServerWorkloadSpec)
+    spec["x-kubernetes-validations"] = _workload_rules()
+    spec["properties"]["instanceType"]["x-kubernetes-validations"] = [_ultraserver_type_rule()]
+    return _crd(
+        kind="NeuronUltraServerWorkload",
+        plural="neuronultraserverworkloads",
+        short_name=None,
+        description="Nodes of UltraServers for a workload: allocated whole, and claimed by pods through a generated"
+        " ResourceClaimTemplate. As AWS's UltraServer operator has it.",
+        group=names.AWS_GROUP,
+        version=names.AWS_VERSION,
+        scope="Namespaced",
+        spec=spec,
+        status=structural(NeuronUltraServerWorkloadStatus),
+        rules=[],
+        columns=[
+            _column("Type", ".spec.instanceType"),
+            _column("Size", ".spec.topologySize", "integer"),
+            _column("Servers", ".spec.serverCount", "integer"),
+            _column("State", ".status.state"),
+            _column("Nodes", ".status.totalNodesAllocated", "integer"),
+            _column("Reason", '.status.conditions[?(@.type=="Allocated")].reason', wide=True),
+            _column("Workload", ".status.workloadId", wide=True),
+            _column("UltraServers", ".status.allocatedUltraServers", wide=True),
+            _column("Strategy", ".spec.allocationPolicy.failureStrategy", wide=True),
+            _column("Age", ".metadata.creationTimestamp", "date"),
+        ],
+    )
+
+
+def _ultraserver_crd() -> Json:
+    return _crd(
+        kind="NeuronUltraServer",
+        plural="neuronultraservers",
+        short_name=None,
+        description="An UltraServer of the fleet: its nodes, and which workloads have them. Written by the operator,"
+        " not to be edited. As AWS's UltraServer operator has it.",
+        group=names.AWS_GROUP,
+        version=names.AWS_VERSION,
+        scope="Namespaced",
+        spec=structural(NeuronUltraServerSpec),
+        status=structural(NeuronUltraServerStatus),
+        rules=[],
+        columns=[
+            _column("Type", ".spec.instanceType"),
+            _column("State", ".status.state"),
+            _column("Free1", ".status.availableConfigurations.oneNode", "integer"),
+            _column("Free2", ".status.availableConfigurations.twoNodes", "integer"),
+            _column("Free4", ".status.availableConfigurations.fourNodes", "integer"),
+            _column("Workloads", ".status.allocations[*].workloadRef"),
+            _column("Nodes", ".spec.nodes[*].name", wide=True),
+            _column("Mode", ".status.topology.mode", wide=True),
+            _column("Age", ".metadata.creationTimestamp", "date"),
+        ],
+    )
+
+
 def _column(name: str, path: str, kind: str = "string", *, wide: bool = False) -> Json:
     return {"name": name, "type": kind, "jsonPath": path, **({"priority": 1} if wide else {})}
 
@@ -272,31 +418,34 @@ def _crd(
     *,
     kind: str,
     plural: str,
-    short_name: str,
+    short_name: str | None,
     description: str,
     spec: Json,
     status: Json,
     rules: list[Json],
     columns: list[Json],
+    group: str = names.GROUP,
+    version: str = names.VERSION,
+    scope: Literal["Cluster", "Namespaced"] = "Cluster",
 ) -> Json:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{names.GROUP}", "labels": {names.LABEL_SIMULATED: "true"}},
+        "metadata": {"name": f"{plural}.{group}", "labels": {names.LABEL_SIMULATED: "true"}},
         "spec": {
-            "group": names.GROUP,
-            "scope": "Cluster",
+            "group": group,
+            "scope": scope,
             "names": {
                 "kind": kind,
                 "listKind": f"{kind}List",
                 "plural": plural,
                 "singular": kind.lower(),
-                "shortNames": [short_name],
+                **({"shortNames": [short_name]} if short_name else {}),
                 "categories": ["neuron-sim"],
             },
             "versions": [
                 {
-                    "name": names.VERSION,
+                    "name": version,
                     "served": True,
                     "storage": True,
                     "schema": {

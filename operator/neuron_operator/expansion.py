@@ -16,10 +16,10 @@ from neuron_device_model.identity import instance_id
 from pydantic import ValidationError
 
 from neuron_operator import names
-from neuron_operator.network import network_nodes
 from neuron_operator.nodes import NodeFacts
-from neuron_operator.resources import NeuronNodePoolSpec, Road
+from neuron_operator.resources import NeuronNodePoolSpec, PoolTopology, Road
 from neuron_operator.selectors import matches
+from neuron_operator.topology import Place, Shape, places
 
 Json = dict[str, Any]
 
@@ -93,7 +93,28 @@ def understand(pool: Json) -> Wish:
     if spec.devices not in (None, "chips") and not instance_type.ultraserver:
         text = f"spec.devices: {instance_type.name} is no UltraServer type and offers chips only; leave devices out"
         return Wish(pool, spec, Problem("UnsupportedDevices", text))
+    if spec.topology is not None and (text := _misshapen(spec.topology, instance_type)):
+        return Wish(pool, spec, Problem("UnsupportedTopology", f"spec.topology.{text}"))
     return Wish(pool, spec, None)
+
+
+def _misshapen(topology: PoolTopology, instance_type: catalog.InstanceType) -> str:
+    servers = servers_joined(instance_type)
+    units = [
+        ("nodesPerLayer3", topology.nodes_per_layer3, f"the {servers} servers of an UltraServer", servers),
+        ("nodesPerLayer2", topology.nodes_per_layer2, "nodesPerLayer3", topology.nodes_per_layer3),
+        ("nodesPerLayer1", topology.nodes_per_layer1, "nodesPerLayer2", topology.nodes_per_layer2),
+    ]
+    for field, nodes, below, unit in units:
+        if nodes is not None and (unit is None or nodes % unit):
+            given = "which must be given too" if unit is None else f"not {nodes}"
+            return f"{field}: it must be a multiple of {below}, {given}; change it or leave it out"
+    return ""
+
+
+def servers_joined(instance_type: catalog.InstanceType) -> int:
+    """How many servers an UltraServer of this type has; 1 where there is none."""
+    return catalog.ultraserver_type(instance_type.ultraserver).servers if instance_type.ultraserver else 1
 
 
 def share_out(pools: Sequence[Json], nodes: Sequence[NodeFacts], *, members: Mapping[str, str]) -> list[Share]:
@@ -127,7 +148,21 @@ def _selects(wish: Wish, node: NodeFacts, members: Mapping[str, str]) -> bool:
     return matches(wish.spec.node_selector, node.natural_labels)
 
 
-def neuron_node(wish: Wish, node: NodeFacts, *, road: Road) -> Json:
+def placed(wish: Wish, nodes: Sequence[NodeFacts], *, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, Place]:
+    """Where the nodes of a pool are; `specs` are those of the NeuronNodes that they have in it."""
+    assert wish.spec is not None, "a pool with a problem places no nodes"
+    topology = wish.spec.topology or PoolTopology()
+    shape = Shape(
+        pool=wish.name,
+        uid=wish.pool["metadata"]["uid"],
+        layer_3=topology.nodes_per_layer3,
+        layer_2=topology.nodes_per_layer2,
+        layer_1=topology.nodes_per_layer1,
+    )
+    return places(nodes, instance_type=catalog.instance_type(wish.spec.instance_type), shape=shape, specs=specs)
+
+
+def neuron_node(wish: Wish, node: NodeFacts, *, road: Road, place: Place) -> Json:
     """The NeuronNode of a node, healthy; the owner reference lets it go with the node."""
     assert wish.spec is not None, "a pool with a problem has no NeuronNodes to make"
     instance_type = catalog.instance_type(wish.spec.instance_type)
@@ -150,8 +185,18 @@ def neuron_node(wish: Wish, node: NodeFacts, *, road: Road) -> Json:
             "partitions": wish.spec.partitions,
             "devices": wish.spec.devices or ("both" if instance_type.ultraserver else "chips"),
             "instanceID": instance_id(node.uid),
-            "networkNodes": list(network_nodes(pool=wish.name, node=node.name)),
+            "networkNodes": list(place.network_nodes),
+            **_membership(place),
         },
+    }
+
+
+def _membership(place: Place) -> Json:
+    if place.seat is None:
+        return {}
+    return {
+        "ultraServer": {"id": place.seat.id, "size": place.seat.size, "node": place.seat.node},
+        "capacityBlockID": place.capacity_block,
     }
 
 

@@ -19,6 +19,7 @@ from neuron_operator.foreign import Finding
 from neuron_operator.nodes import NodeFacts, node_facts
 from neuron_operator.planning import Snapshot
 from neuron_operator.roads import PlainPods
+from neuron_operator.ultraservers.workloads import workload_ids
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -42,7 +43,7 @@ class Store(Generic[T]):
 
     def observe(self, item: Json, *, deleted: bool = False) -> bool:
         """Take in one object; whether that changed anything that decisions need."""
-        name = item["metadata"]["name"]
+        name = key(item)
         version = int(item["metadata"]["resourceVersion"])
         before = self._entries.get(name)
         # what the last list did not know and is not newer had been deleted by then
@@ -63,7 +64,7 @@ class Store(Generic[T]):
         first, self.listed = not self.listed, True
         changes = [self.observe(item) for item in items]
         changed = any(changes)
-        listed = {item["metadata"]["name"] for item in items}
+        listed = {key(item) for item in items}
         gone = [n for n, entry in self._entries.items() if n not in listed and entry.version <= version]
         for name in gone:
             changed = self._entries.pop(name).value is not None or changed
@@ -73,6 +74,13 @@ class Store(Generic[T]):
     def values(self) -> list[T]:
         """What exists, by name."""
         return [entry.value for _, entry in sorted(self._entries.items()) if entry.value is not None]
+
+
+def key(item: Mapping[str, Any]) -> str:
+    """What tells an object from all others of its kind."""
+    metadata = item["metadata"]
+    namespace = metadata.get("namespace")
+    return f"{namespace}/{metadata['name']}" if namespace else str(metadata["name"])
 
 
 def _whole(item: Json) -> Json:
@@ -87,6 +95,8 @@ class Fleet:
         self.pools: Store[Json] = Store(_whole)
         self.neuron_nodes: Store[Json] = Store(_whole)
         self.faults: Store[Json] = Store(_whole)
+        self.workloads: Store[Json] = Store(_whole)
+        self.ultraservers: Store[Json] = Store(_whole)
         self.nodes: Store[NodeFacts] = Store(node_facts)
         self.foreign: tuple[Finding, ...] | None = None
         self.plain_pods: PlainPods | None = None
@@ -94,7 +104,8 @@ class Fleet:
 
     def snapshot(self) -> Snapshot | None:
         """The cluster now; None while it is not known completely."""
-        complete = all(store.listed for store in (self.pools, self.neuron_nodes, self.faults, self.nodes))
+        stores = (self.pools, self.neuron_nodes, self.faults, self.workloads, self.ultraservers, self.nodes)
+        complete = all(store.listed for store in stores)
         if not complete or self.foreign is None:
             return None
         return Snapshot(
@@ -105,4 +116,5 @@ class Fleet:
             foreign=self.foreign,
             plain_pods=self.plain_pods,
             faults=self.faults.values(),
+            workload_ids=workload_ids(self.workloads.values()),
         )

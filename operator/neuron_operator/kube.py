@@ -46,6 +46,9 @@ class Resource:
 POOLS = Resource(names.GROUP, names.VERSION, "neuronnodepools")
 NEURON_NODES = Resource(names.GROUP, names.VERSION, "neuronnodes")
 FAULTS = Resource(names.GROUP, names.VERSION, "neuronfaults")
+GANGS = Resource(names.GROUP, names.VERSION, "neurongangs")
+ULTRASERVERS = Resource(names.AWS_GROUP, names.AWS_VERSION, "neuronultraservers")
+ULTRASERVER_WORKLOADS = Resource(names.AWS_GROUP, names.AWS_VERSION, "neuronultraserverworkloads")
 NODES = Resource("", "v1", "nodes")
 PODS = Resource("", "v1", "pods")
 EVENTS = Resource("events.k8s.io", "v1", "events")
@@ -53,6 +56,7 @@ LEASES = Resource("coordination.k8s.io", "v1", "leases")
 DAEMON_SETS = Resource("apps", "v1", "daemonsets")
 SLICES = Resource("resource.k8s.io", "v1", "resourceslices")
 CLAIMS = Resource("resource.k8s.io", "v1", "resourceclaims")
+CLAIM_TEMPLATES = Resource("resource.k8s.io", "v1", "resourceclaimtemplates")
 DEVICE_CLASSES = Resource("resource.k8s.io", "v1", "deviceclasses")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 
@@ -105,11 +109,19 @@ class Api(Protocol):
         """Apply server-side as our field manager; ``force`` takes fields over from others."""
         ...
 
-    async def merge_status(self, resource: Resource, name: str, status: Json) -> Json:
-        """Merge into an object's status."""
+    async def merge(self, resource: Resource, name: str, body: Json, *, namespace: str | None = None) -> Json:
+        """Merge into an object; a resource version or UID in it has to be the object's."""
         ...
 
-    async def delete(self, resource: Resource, name: str, *, uid: str | None = None) -> None:
+    async def merge_status(
+        self, resource: Resource, name: str, status: Json, *, namespace: str | None = None, version: str | None = None
+    ) -> Json:
+        """Merge into an object's status, if it is still of this resource version."""
+        ...
+
+    async def delete(
+        self, resource: Resource, name: str, *, namespace: str | None = None, uid: str | None = None
+    ) -> None:
         """Delete an object, if it is the one with this UID."""
         ...
 
@@ -150,18 +162,30 @@ class Kube:
         """Apply server-side as our field manager; ``force`` takes fields over from others."""
         return await self._call(
             "PATCH",
-            resource.path(name=body["metadata"]["name"]),
+            resource.path(name=body["metadata"]["name"], namespace=body["metadata"].get("namespace")),
             body=body,
             query={"fieldManager": names.FIELD_MANAGER, "force": "true" if force else "false"},
             content_type="application/apply-patch+yaml",
         )
 
-    async def merge_status(self, resource: Resource, name: str, status: Json) -> Json:
-        """Merge into an object's status."""
+    async def merge(self, resource: Resource, name: str, body: Json, *, namespace: str | None = None) -> Json:
+        """Merge into an object; a resource version or UID in it has to be the object's."""
         return await self._call(
             "PATCH",
-            resource.path(name=name, subresource="status"),
-            body={"status": status},
+            resource.path(name=name, namespace=namespace),
+            body=body,
+            query={"fieldManager": names.FIELD_MANAGER},
+            content_type="application/merge-patch+json",
+        )
+
+    async def merge_status(
+        self, resource: Resource, name: str, status: Json, *, namespace: str | None = None, version: str | None = None
+    ) -> Json:
+        """Merge into an object's status, if it is still of this resource version."""
+        return await self._call(
+            "PATCH",
+            resource.path(name=name, namespace=namespace, subresource="status"),
+            body={"status": status, **({"metadata": {"resourceVersion": version}} if version else {})},
             query={"fieldManager": names.FIELD_MANAGER},
             content_type="application/merge-patch+json",
         )
@@ -186,12 +210,15 @@ class Kube:
         }
         await self._call("POST", PODS.path(name=name, namespace=namespace, subresource="binding"), body=body)
 
-    async def watch(self, resource: Resource, *, version: str, fields: str = "") -> AsyncIterator[tuple[str, Json]]:
+    async def watch(
+        self, resource: Resource, *, version: str, labels: str = "", fields: str = ""
+    ) -> AsyncIterator[tuple[str, Json]]:
         """Events after a resource version, bookmarks included, until the API server ends the watch."""
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
+            "labelSelector": labels,
             "fieldSelector": fields,
         }
         try:
@@ -217,12 +244,14 @@ class Kube:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ApiError(0, "", f"API server: {error!r}") from error
 
-    async def delete(self, resource: Resource, name: str, *, uid: str | None = None) -> None:
+    async def delete(
+        self, resource: Resource, name: str, *, namespace: str | None = None, uid: str | None = None
+    ) -> None:
         """Delete an object, if it is the one with this UID."""
         options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         if uid is not None:
             options["preconditions"] = {"uid": uid}
-        await self._call("DELETE", resource.path(name=name), body=options)
+        await self._call("DELETE", resource.path(name=name, namespace=namespace), body=options)
 
     async def _call(
         self,

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from neuron_device_model.ultraserver import Seat
+
 from neuron_operator import names
 from neuron_operator.nodes import NodeFacts
+from neuron_operator.topology import seat
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,20 @@ def wished_labels(spec: Mapping[str, Any]) -> dict[str, str]:
         names.LABEL_PRESENT: "true",
         **dict(zip(names.LABELS_NETWORK, spec["networkNodes"], strict=False)),
         **({names.LABEL_DEVICE_PLUGIN: "true"} if spec["resources"] == "DevicePlugin" else {}),
+        **_ultraserver_labels(seat(spec)),
+    }
+
+
+def _ultraserver_labels(sits: Seat | None) -> dict[str, str]:
+    if sits is None:
+        return {}
+    sets = {servers: pair for servers, pair in names.LABELS_ULTRASERVER_SETS.items() if servers in sits.sets}
+    return {
+        names.LABEL_ULTRASERVER: sits.id,
+        names.LABEL_ULTRASERVER_NODE: str(sits.node),
+        names.LABEL_ULTRASERVER_MODE: sits.modes,
+        **{label: sits.set_id(servers) for servers, (label, _) in sets.items()},
+        **{label: str(sits.set_node(servers)) for servers, (_, label) in sets.items()},
     }
 
 

@@ -8,6 +8,11 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 
 # AWS docs: deploy/eks/dra.rst
 AWS_DRIVER_NAME: Final = "neuron.aws.com"
+# The agents' second driver: the EFA cards of their nodes.
+EFA_DRIVER_NAME: Final = "efa.neuron-sim.dev"
+# AWS docs: deploy/eks/ultraserver-operator.rst
+AWS_GROUP: Final = "neuron.aws.com"
+AWS_VERSION: Final = "v1"
 DEVICE_CLASS: Final = "neuron-device.neuron-sim.dev"
 CORE_CLASS: Final = "neuroncore.neuron-sim.dev"
 PHYSICAL_CORE_CLASS: Final = "physical-neuroncore.neuron-sim.dev"
@@ -34,7 +39,29 @@ LABELS_NETWORK: Final = (
     "topology.k8s.aws/network-node-layer-2",
     "topology.k8s.aws/network-node-layer-3",
 )
+# AWS docs: deploy/eks/ultraserver.rst. Which sets of servers a node can work in, as the runtime's numbers for them ...
+LABEL_ULTRASERVER_MODE: Final = "neuron.amazonaws.com/ultraserver-mode"
+# ... and for sets of so many: which set, and which server of it
+LABELS_ULTRASERVER_SETS: Final = {
+    2: ("neuron.amazonaws.com/ultraserver-server-id-2", "neuron.amazonaws.com/ultraserver-node-id-2"),
+    4: ("neuron.amazonaws.com/ultraserver-server-id-4", "neuron.amazonaws.com/ultraserver-node-id-4"),
+}
+# SageMaker HyperPod writes it; read, never written
+LABEL_HYPERPOD_ULTRASERVER: Final = "topology.k8s.aws/ultraserver-id"
+# The whole UltraServer, whatever its size: AWS's labels stop at sets of four.
+LABEL_ULTRASERVER: Final = "neuron-sim.dev/ultraserver-id"
+LABEL_ULTRASERVER_NODE: Final = "neuron-sim.dev/ultraserver-node"
 # operator-for-ai-chips-on-aws: config/nfd/nfd-rule.yaml, found by the PCI ids of the chips
 LABEL_NFD: Final = "feature.node.kubernetes.io/aws-neuron"
+
+# On the NeuronUltraServerWorkloads that have nodes, until these are free again
+FINALIZER_ULTRASERVERS: Final = "neuron-sim.dev/ultraservers"
+# On the claim templates of a NeuronUltraServerWorkload and the claims made from them: its UID and its workload id. The
+# agent reads the second (neuron_dra_driver.names).
+LABEL_WORKLOAD: Final = "neuron-sim.dev/ultraserver-workload"
+ANNOTATION_WORKLOAD_ID: Final = "neuron-sim.dev/workload-id"
+ANNOTATION_DIGEST: Final = "neuron-sim.dev/digest"
+# On nodes that are held for a gang of pods
+TAINT_RESERVED: Final = "neuron-sim.dev/reserved"
 
 TAINT_CONTROL_PLANE: Final = "node-role.kubernetes.io/control-plane"

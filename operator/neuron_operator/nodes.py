@@ -32,6 +32,12 @@ class NodeFacts:
     neuron_capacity: tuple[str, ...]
     """Extended resources of a Neuron device plugin that the node has, with more than zero of them. Those of a plugin
     that went (the kubelet remembers them for minutes, as not allocatable) do not count."""
+    ready: bool = True
+    """Whether the kubelet answers; a node that nobody has judged yet counts as ready."""
+    not_ready_since: str | None = None
+    unschedulable: bool = False
+    taints: tuple[tuple[str, str, str], ...] = ()
+    """Key, value and effect of each."""
 
     @property
     def natural_labels(self) -> dict[str, str]:
@@ -46,6 +52,8 @@ def node_facts(node: Mapping[str, Any]) -> NodeFacts:
     spec = node.get("spec") or {}
     own, other = label_owners(metadata.get("managedFields") or ())
     status = node.get("status") or {}
+    judged = next((found for found in status.get("conditions") or () if found.get("type") == "Ready"), None)
+    ready = judged is None or judged.get("status") == "True"
     present = {**(status.get("capacity") or {}), **(status.get("allocatable") or {})}
     return NodeFacts(
         name=metadata["name"],
@@ -64,6 +72,13 @@ def node_facts(node: Mapping[str, Any]) -> NodeFacts:
                 for resource, quantity in present.items()
                 if resource.startswith(names.EXTENDED_RESOURCE_PREFIX) and str(quantity) != "0"
             )
+        ),
+        ready=ready,
+        not_ready_since=None if ready or judged is None else judged.get("lastTransitionTime"),
+        unschedulable=bool(spec.get("unschedulable")),
+        taints=tuple(
+            (str(taint.get("key", "")), str(taint.get("value", "")), str(taint.get("effect", "")))
+            for taint in spec.get("taints") or ()
         ),
     )
 

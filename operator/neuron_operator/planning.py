@@ -9,22 +9,25 @@ made again by the next plan: the new node must not inherit the old one's status.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from neuron_operator import conditions, faults, foreign, names
 from neuron_operator.conditions import Judgement, listing
-from neuron_operator.expansion import Share, neuron_node, share_out, unchanged
+from neuron_operator.expansion import Share, neuron_node, placed, share_out, unchanged
 from neuron_operator.foreign import Finding
 from neuron_operator.labels import KeptLabel, label_change, lingering_labels, wished_labels
 from neuron_operator.nodes import NodeFacts
 from neuron_operator.roads import Choice, PlainPods, choose, keep
+from neuron_operator.topology import UltraServer, is_ready, ultraservers
 
 Json = dict[str, Any]
 
 # kube-scheduler 1.36: 0.3 s of CPU a pod at 60 nodes with counters and nearly 8 s at 500, where it binds 40 pods a
 # second without (docs/fidelity.md)
 AFFORDABLE_NODES = 50
+
+_SHOWN_ULTRASERVERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Snapshot:
     plain_pods: PlainPods | None = None
     """What our DeviceClass says; None while that is not known."""
     faults: Sequence[Json] = ()
+    workload_ids: Mapping[str, str] = field(default_factory=dict)
+    """Nodes that are allocated to a NeuronUltraServerWorkload, and its workload id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,10 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
         nodes={node.name for node in snapshot.nodes},
         specs={name: item["spec"] for name, item in healthy.items()},
     )
-    wished = {name: _with_faults(item, verdicts.by_node.get(name, ())) for name, item in healthy.items()}
+    wished = {
+        name: _with_workload(_with_faults(item, verdicts.by_node.get(name, ())), snapshot.workload_ids.get(name))
+        for name, item in healthy.items()
+    }
     deletions = [
         Deletion(name, item["metadata"]["uid"])
         for name, item in sorted(existing.items())
@@ -165,7 +173,10 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
                 sum(_has_counters(wished[node.name]) for node in share.nodes if node.name in wished), counted
             ),
         ]
-        status = _status(share, choice=choice, served=served, judgements=judgements, now=now)
+        joined = _joined(share, wished=wished, existing=existing)
+        if joined:
+            judgements.append(_ultraservers_complete(joined))
+        status = _status(share, choice=choice, served=served, joined=joined, judgements=judgements, now=now)
         if status != (pool.get("status") or {}):
             statuses.append(PoolStatus(share.wish.name, status))
             events += conditions.transition_events(judgements, of=pool, kind="NeuronNodePool", now=now)
@@ -222,6 +233,12 @@ def _with_faults(item: Json, entries: Sequence[Json]) -> Json:
     return {**item, "spec": {**spec, "faults": list(entries)} if entries else spec}
 
 
+def _with_workload(item: Json, workload_id: str | None) -> Json:
+    """A NeuronNode with this workload id, or with none."""
+    spec = {key: value for key, value in item["spec"].items() if key != "workloadID"}
+    return {**item, "spec": {**spec, "workloadID": workload_id} if workload_id else spec}
+
+
 def _has_counters(item: Json) -> bool:
     spec = item["spec"]
     return bool(spec["resources"] == "DRA" and (spec["partitions"] != "none" or spec.get("devices") == "both"))
@@ -231,13 +248,21 @@ def _wished(
     share: Share, *, choice: Choice, existing: Mapping[str, Json], on_nodes: Mapping[str, Finding], frozen: bool
 ) -> Iterable[Json]:
     """The NeuronNodes that a pool is to have; a frozen pool, or a real node, is to have what it has."""
-    for node in share.nodes:
-        if frozen or share.wish.problem or node.name in on_nodes:
-            item = existing.get(node.name)
-            if item and item["spec"]["pool"] == share.wish.name and _owner(item) == node.uid:
-                yield unchanged(item)
+    kept = {
+        node.name: item
+        for node in share.nodes
+        if (item := existing.get(node.name)) and item["spec"]["pool"] == share.wish.name and _owner(item) == node.uid
+    }
+    if frozen or share.wish.problem:
+        yield from map(unchanged, kept.values())
+        return
+    seated = [node for node in share.nodes if node.name in kept or node.name not in on_nodes]
+    places = placed(share.wish, seated, specs={name: item["spec"] for name, item in kept.items()})
+    for node in seated:
+        if node.name in on_nodes:
+            yield unchanged(kept[node.name])
         else:
-            yield neuron_node(share.wish, node, road=choice.road)
+            yield neuron_node(share.wish, node, road=choice.road, place=places[node.name])
 
 
 def _judge(
@@ -261,7 +286,7 @@ def _accepted(share: Share, *, refusal: Sequence[Finding]) -> Judgement:
 
 
 def _ready(share: Share, *, served: Sequence[Json], accepted: Judgement, avoided: Sequence[str]) -> Judgement:
-    waiting = {node.name for node in share.nodes} - {item["metadata"]["name"] for item in served if _is_ready(item)}
+    waiting = {node.name for node in share.nodes} - {item["metadata"]["name"] for item in served if is_ready(item)}
     if accepted.status == "False":
         return Judgement("Ready", "False", "NotAccepted", "See the condition Accepted", good=False)
     if not share.nodes:
@@ -278,13 +303,6 @@ def _ready(share: Share, *, served: Sequence[Json], accepted: Judgement, avoided
         # the ordinary state of a young pool, not worth a warning
         return Judgement("Ready", "False", "NodesNotReady", text, good=True)
     return Judgement("Ready", "True", "Ready", "Every node serves its devices", good=True)
-
-
-def _is_ready(item: Json) -> bool:
-    status = item.get("status") or {}
-    return any(
-        condition["type"] == "Ready" and condition["status"] == "True" for condition in status.get("conditions") or ()
-    )
 
 
 def _overlapping(share: Share) -> Judgement:
@@ -353,16 +371,52 @@ def _partitions_affordable(own: int, all_pools: int) -> Judgement:
     return Judgement("PartitionsAffordable", "False", "TooManyNodesWithPartitions", text, good=False)
 
 
-def _status(share: Share, *, choice: Choice, served: Sequence[Json], judgements: Sequence[Judgement], now: str) -> Json:
+def _joined(share: Share, *, wished: Mapping[str, Json], existing: Mapping[str, Json]) -> list[UltraServer]:
+    """The pool's UltraServers as they are to be, with what the agents say of their members."""
+    members = [
+        {**wished[node.name], "status": (existing.get(node.name) or {}).get("status")}
+        for node in share.nodes
+        if node.name in wished
+    ]
+    return ultraservers(members, not_ready={node.name for node in share.nodes if not node.ready})
+
+
+def _ultraservers_complete(joined: Sequence[UltraServer]) -> Judgement:
+    kind = "UltraServersComplete"
+    degraded = [ultraserver for ultraserver in joined if ultraserver.state == "Degraded"]
+    if not degraded:
+        return Judgement(kind, "True", "AllComplete", "Every UltraServer has all of its servers, ready", good=True)
+    details = "; ".join(f"{found.id}: {listing(found.lacks)}" for found in degraded[:_SHOWN_ULTRASERVERS])
+    text = f"{len(degraded)} of {len(joined)} UltraServers are degraded: {details}"
+    if len(degraded) > _SHOWN_ULTRASERVERS:
+        text += f"; and {len(degraded) - _SHOWN_ULTRASERVERS} more (kubectl get neuronnodes -o wide)"
+    if any(ultraserver.broken for ultraserver in degraded):
+        return Judgement(kind, "False", "ServersBroken", text, good=False)
+    if any(ultraserver.missing for ultraserver in degraded):
+        return Judgement(kind, "False", "ServersMissing", text, good=True)
+    return Judgement(kind, "False", "ServersNotReady", text, good=True)
+
+
+def _status(
+    share: Share,
+    *,
+    choice: Choice,
+    served: Sequence[Json],
+    joined: Sequence[UltraServer],
+    judgements: Sequence[Judgement],
+    now: str,
+) -> Json:
     metadata = share.wish.pool["metadata"]
     old = share.wish.pool.get("status") or {}
     generation = metadata.get("generation", 1)
     return {
         "observedGeneration": generation,
         "nodes": len(share.nodes),
-        "readyNodes": sum(map(_is_ready, served)),
+        "readyNodes": sum(map(is_ready, served)),
         "devices": sum((item.get("status") or {}).get("devices") or 0 for item in served),
         "resources": choice.road,
+        "ultraServers": len(joined),
+        "readyUltraServers": sum(ultraserver.state == "Ready" for ultraserver in joined),
         "conditions": conditions.merge(judgements, old=old.get("conditions") or [], generation=generation, now=now),
     }
 

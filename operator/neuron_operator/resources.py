@@ -67,6 +67,31 @@ class Condition(Model):
     )
 
 
+class PoolTopology(Model):
+    """How the nodes of a pool are spread in the network: how many are under one network node of each layer."""
+
+    nodes_per_layer3: int | None = Field(
+        default=None,
+        ge=1,
+        le=10000,
+        description="Nodes under one network node of layer 3, the closest; whole UltraServers on UltraServer types."
+        " Absent: those of four UltraServers, or four nodes with neighbouring numbers in their names.",
+    )
+    nodes_per_layer2: int | None = Field(
+        default=None,
+        ge=1,
+        le=100000,
+        description="Nodes under one network node of layer 2, a multiple of nodesPerLayer3. Absent: all of the pool.",
+    )
+    nodes_per_layer1: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000000,
+        description="Nodes under one network node of layer 1, the top, a multiple of nodesPerLayer2."
+        " Absent: all of the cluster.",
+    )
+
+
 class NeuronNodePoolSpec(Model):
     """What the nodes of a pool are to be."""
 
@@ -112,6 +137,11 @@ class NeuronNodePoolSpec(Model):
         description="Whole devices that are offered: chips, the node as one device, or both; node and both on"
         " UltraServer types only. Absent: both on UltraServer types, else chips.",
     )
+    topology: PoolTopology | None = Field(
+        default=None,
+        description="How the nodes are spread in the network. A node that has a place keeps it when this changes, and"
+        " labels that others wrote on a node go before it. UltraServers need nothing here: they follow from the type.",
+    )
 
 
 class NeuronNodePoolStatus(Model):
@@ -126,11 +156,16 @@ class NeuronNodePoolStatus(Model):
     resources: str | None = Field(
         default=None, max_length=32, description="How pods get devices; the choice where the spec says Auto."
     )
+    ultra_servers: int | None = Field(default=None, ge=0, description="UltraServers that the pool's nodes are in.")
+    ready_ultra_servers: int | None = Field(
+        default=None, ge=0, description="UltraServers with all of their servers, ready and not broken."
+    )
     conditions: list[Condition] | None = Field(
         default=None,
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        description="Accepted, Ready, Overlapping, LabelsComplete, ResourcesSettled, PlainPods, PartitionsAffordable.",
+        description="Accepted, Ready, Overlapping, LabelsComplete, ResourcesSettled, PlainPods, PartitionsAffordable"
+        " and, on UltraServer types, UltraServersComplete.",
     )
 
 
@@ -146,6 +181,14 @@ class NodeFault(Model):
     effect: FaultEffect = Field(description="Effect of the taint on the devices that are hit.")
     message: str = Field(max_length=1024, description="The cause in a sentence.")
     since: Timestamp = Field(description="Since when it is broken.")
+
+
+class UltraServerSeat(Model):
+    """A node's place in its UltraServer."""
+
+    id: str = Field(max_length=16, pattern=r"^[a-z0-9]{16}$", description="The UltraServer.")
+    size: int = Field(ge=2, le=64, description="Servers that the UltraServer has when it is complete.")
+    node: int = Field(ge=0, le=63, description="Number of this server in it, from 0.")
 
 
 class NeuronNodeSpec(Model):
@@ -169,6 +212,23 @@ class NeuronNodeSpec(Model):
     )
     network_nodes: list[Annotated[str, Field(max_length=63)]] = Field(
         max_length=4, description="Network nodes above the instance, from the top (layer 1) downwards."
+    )
+    ultra_server: UltraServerSeat | None = Field(
+        default=None, description="Place in an UltraServer. Absent on nodes that are in none."
+    )
+    capacity_block_id: str | None = Field(
+        default=None,
+        alias="capacityBlockID",
+        max_length=64,
+        pattern=r"^cr-[0-9a-f]{17}$",
+        description="EC2 capacity block of the UltraServer, made from its id.",
+    )
+    workload_id: str | None = Field(
+        alias="workloadID",
+        default=None,
+        min_length=1,
+        max_length=63,
+        description="Workload id of the NeuronUltraServerWorkload that the node is allocated to.",
     )
     faults: list[NodeFault] | None = Field(
         default=None, max_length=64, description="What is broken on the node, by name."

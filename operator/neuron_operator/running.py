@@ -20,11 +20,13 @@ import kopf
 
 from neuron_operator import conditions, endpoints, kube, metrics
 from neuron_operator.fleet import Fleet
+from neuron_operator.gangs.controller import Gangs
 from neuron_operator.handlers import watches
-from neuron_operator.kube import Api, ApiError, NotFound
+from neuron_operator.kube import Api, ApiError, Kube, NotFound
 from neuron_operator.leader import LeaderElection, LeadershipLost
 from neuron_operator.notices import PendingPods
 from neuron_operator.reconciler import RealNeuronFound, Reconciler
+from neuron_operator.ultraservers.loop import UltraServers
 
 _LEASE = "neuron-sim-operator"
 _CRD_POLL = 5.0
@@ -41,6 +43,7 @@ class Options:
     identity: str
     health_port: int
     metrics_port: int
+    gangs: bool = True
     kubeconfig: str | None = None
 
 
@@ -65,15 +68,27 @@ async def run(options: Options) -> int:
             os._exit(1)
 
 
-async def _lead(options: Options, *, api: Api, election: LeaderElection, stop: asyncio.Event) -> int:
+async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: asyncio.Event) -> int:
     fleet = Fleet(driver_name=options.driver_name)
     reconciler = Reconciler(api=api, fleet=fleet, driver_name=options.driver_name)
+    ultraservers = UltraServers(
+        api=api,
+        fleet=fleet,
+        driver_name=options.driver_name,
+        namespace=options.namespace,
+        wrote=reconciler.wake,
+    )
+
+    def wake(relist: bool) -> None:
+        reconciler.wake(relist=relist)
+        ultraservers.wake()
+
     registry = kopf.OperatorRegistry()
-    watches.register(registry, fleet=fleet, wake=lambda relist: reconciler.wake(relist=relist))
+    watches.register(registry, fleet=fleet, wake=wake)
     ready = asyncio.Event()
 
     async def reconcile() -> None:
-        await _crds_served(api)
+        await _crds_served(api, gangs=options.gangs)
         watching.set()
         await reconciler.run()
 
@@ -93,20 +108,26 @@ async def _lead(options: Options, *, api: Api, election: LeaderElection, stop: a
         await ready.wait()  # kopf takes the signals for itself when it starts
         _stop_on_signals(stop)
 
+    async def gangs() -> None:
+        await watching.wait()
+        if options.gangs:
+            await Gangs(api=api, driver_name=options.driver_name).run(api)
+        await asyncio.Event().wait()
+
     watching = asyncio.Event()
     # kopf ends all tasks that were not there when it started: ours have to be
-    works = (election.keep(), reconcile(), PendingPods(api, fleet).run(), watch(), stop.wait())
-    tasks = [asyncio.create_task(work) for work in works]
-    keeping, reconciling, telling, kopf_running, stopping = tasks
+    writers = (reconcile(), PendingPods(api, fleet).run(), ultraservers.run(), gangs())
+    writing = [asyncio.create_task(work) for work in writers]
+    keeping, kopf_running, stopping = (asyncio.create_task(work) for work in (election.keep(), watch(), stop.wait()))
+    tasks = [*writing, keeping, kopf_running, stopping]
     rearming = asyncio.create_task(signals_back())
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
     if keeping.done():
         keeping.result()  # raises LeadershipLost
-    await _ended(reconciling)
-    await _ended(telling)
-    await _ended(keeping)
-    code = await _explain(reconciling, telling, kopf_running, options=options, api=api)
+    for task in (*writing, keeping):
+        await _ended(task)
+    code = await _explain(*writing, kopf_running, options=options, api=api)
     await election.release()
     for task in (rearming, kopf_running, stopping):
         await _ended(task)
@@ -154,7 +175,7 @@ async def _tell_pod(text: str, *, options: Options, api: Api) -> None:
         logger.warning("Event not written: %s", error)
 
 
-async def _crds_served(api: Api) -> None:
+async def _crds_served(api: Api, *, gangs: bool) -> None:
     """Wait for the CRDs, because kopf looks for the kinds only once, when it starts."""
     told = False
     while True:
@@ -162,6 +183,10 @@ async def _crds_served(api: Api) -> None:
             await api.list(kube.POOLS)
             await api.list(kube.NEURON_NODES)
             await api.list(kube.FAULTS)
+            if gangs:  # else there is no right to
+                await api.list(kube.GANGS)
+            await api.list(kube.ULTRASERVER_WORKLOADS)
+            await api.list(kube.ULTRASERVERS)
         except NotFound:
             if not told:
                 logger.warning("the CRDs are not installed: run `python -m neuron_operator install-crds`")

@@ -21,6 +21,8 @@ async def list_objects(fleet: Fleet, api: Api) -> bool:
         (fleet.pools, kube.POOLS),
         (fleet.neuron_nodes, kube.NEURON_NODES),
         (fleet.faults, kube.FAULTS),
+        (fleet.workloads, kube.ULTRASERVER_WORKLOADS),
+        (fleet.ultraservers, kube.ULTRASERVERS),
     ):
         listing = await api.list(resource)
         changed = store.replace(listing.items, version=listing.version) or changed

@@ -188,6 +188,20 @@ class Cluster:
         )
         until(lambda: len(self.complete_pools()) == count, what="their slices published")
 
+    @contextmanager
+    def without_default_pool(self) -> Iterator[None]:
+        """The chart's pool is away for a while, and so is every other one in the end."""
+        default = self.get("neuronnodepool", "default")
+        self.kubectl("delete", "neuronnodepool", "default")
+        until(lambda: not self.items("neuronnodes") and not self.slices(), what="no NeuronNode and no slice")
+        try:
+            yield
+        finally:
+            self.kubectl("delete", "neuronnodepools", "--all")
+            metadata = {key: default["metadata"][key] for key in ("name", "labels", "annotations")}
+            self.apply({**default, "metadata": metadata, "status": {}})
+            self.wait_nodes()
+
     def workers(self) -> list[str]:
         return sorted(
             node["metadata"]["name"]

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 
 import pytest
-from harness import DRIVER, SYSTEM, Cluster, Object, pod
+from harness import DRIVER, EFA_DRIVER, SYSTEM, Cluster, Object, pod
 
 SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 NODES = "/apis/neuron-sim.dev/v1alpha1/neuronnodes"
@@ -76,6 +76,7 @@ def published(cluster: Cluster, node: str) -> Object:
 
 def test_own_slices_may_be_written(cluster: Cluster, call: Call, mine: str) -> None:
     assert call(mine, "POST", SLICES, a_slice(mine))[0] == 201
+    assert call(mine, "POST", SLICES, a_slice(mine, driver=EFA_DRIVER))[0] == 201
     own = published(cluster, mine)
     path = f"{SLICES}/{own['metadata']['name']}"
     assert call(mine, "PUT", path, own)[0] == 200

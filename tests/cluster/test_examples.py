@@ -258,7 +258,11 @@ def test_no_example_is_left_untried() -> None:
         "standalone-agent/agent.yaml",
         "standalone-agent/pod.yaml",
         "whole-node/ultraserver-node.yaml",
+        *(f"ultraserver-workload/{name}.yaml" for name in ("workload", "pods")),  # test_ultraservers
+        *(f"efa/{name}.yaml" for name in ("chip-with-its-card", "row-with-its-cards", "all-cards")),  # test_efa
+        *(f"ultraserver-pool/{name}.yaml" for name in ("pool", "pair")),  # test_ultraserver_pool
         *(f"device-plugin/{name}.yaml" for name in ("pool", "chips", "cores")),
+        *(f"gangs/{name}.yaml" for name in ("pool", "pods", "statefulset", "job")),
         *(f"minimal-dra-driver/{name}.yaml" for name in ("driver", "kustomization", "pod")),
         *(f"minimal-device-plugin/{name}.yaml" for name in ("plugin", "kustomization", "pod")),
     )

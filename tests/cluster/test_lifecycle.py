@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from harness import DRIVER, PLUGIN_DIR, RELEASE, REPOSITORY, SYSTEM, Cluster, Failed, pod, until
+from harness import DRIVER, EFA_DRIVER, PLUGIN_DIR, RELEASE, REPOSITORY, SYSTEM, Cluster, Failed, pod, until
 
 CLUSTER_KINDS = (
     "deviceclasses",
@@ -88,7 +88,8 @@ def test_uninstall_refuses_while_chips_are_in_use_then_leaves_nothing(cluster: C
             assert not [key for key in labels if "neuron" in key or "instance-type" in key or "k8s.aws" in key]
             assert not cluster.cdi_files(node)
             places = (PLUGIN_DIR, f"/var/lib/neuron-sim/{DRIVER}", f"/run/neuron-sim/{DRIVER}")
-            sockets = f"/var/lib/kubelet/plugins_registry/{DRIVER}*"
+            kubelet = "/var/lib/kubelet/plugins"
+            sockets = f"{kubelet}_registry/{DRIVER}* {kubelet}_registry/{EFA_DRIVER}* {kubelet}/{EFA_DRIVER}"
             assert not cluster.on_node(node, "sh", "-c", f"ls -dA {' '.join(places)} {sockets} 2>/dev/null || true")
     finally:
         cluster.install()

@@ -18,19 +18,11 @@ def pool(name: str, instance_type: str, labels: dict[str, str] | None = None, **
 
 @pytest.fixture
 def no_default_pool(cluster: Cluster) -> Iterator[None]:
-    """The chart's pool is away for the time of a test."""
-    default = cluster.get("neuronnodepool", "default")
-    cluster.kubectl("delete", "neuronnodepool", "default")
-    until(lambda: not cluster.items("neuronnodes") and not cluster.slices(), what="no NeuronNode and no slice")
-    try:
-        yield
-    finally:
-        cluster.kubectl("delete", "neuronnodepools", "--all")
-        for node in cluster.workers():
-            cluster.kubectl("label", "node", node, "team-", "second-")
-        metadata = {key: default["metadata"][key] for key in ("name", "labels", "annotations")}
-        cluster.apply({**default, "metadata": metadata, "status": {}})
-        cluster.wait_nodes()
+    with cluster.without_default_pool():
+        try:
+            yield
+        finally:
+            cluster.kubectl("label", "node", *cluster.workers(), "team-", "second-")
 
 
 def instance_types(cluster: Cluster) -> dict[str, str]:

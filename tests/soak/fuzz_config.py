@@ -183,7 +183,8 @@ def right(parameters: Json) -> bool:
 
 def right_variable(name: str, value: Json) -> bool:
     """Whether a variable may be set."""
-    reserved = {"NEURON_RT_VISIBLE_CORES", "NEURON_LOGICAL_NC_CONFIG", "NEURON_RT_ULTRASERVER_MODE"}
+    ultraserver = {f"NEURON_RT_ULTRASERVER_{what}" for what in ("MODE", "SERVER_ID", "NODE_ID")}
+    reserved = {"NEURON_RT_VISIBLE_CORES", "NEURON_LOGICAL_NC_CONFIG", *ultraserver}
     letters = string.ascii_uppercase + string.digits + "_"
     return (
         name[:7] == "NEURON_"

@@ -53,6 +53,9 @@ aws.amazon.com/neuron
 {{- end }}
 {{- end }}
 
+{{/* The agents' second driver: the EFA cards of their nodes. Not a value: nobody else has this name. */}}
+{{- define "neuron-sim.efaDriver" -}}efa.neuron-sim.dev{{- end }}
+
 {{/* What the "restricted" Pod Security level asks for, and a root file system that cannot be written. */}}
 {{- define "neuron-sim.restrictedPod" -}}
 runAsNonRoot: true
@@ -74,4 +77,17 @@ prometheus.io/scrape: "true"
 prometheus.io/path: /metrics
 prometheus.io/port: {{ .port | quote }}
 {{- end }}
+{{- end }}
+
+{{/* Whether gangs are placed. */}}
+{{- define "neuron-sim.gangs" -}}
+{{- $gangs := .Values.gangs | default dict }}
+{{- if or (not (hasKey $gangs "enabled")) $gangs.enabled }}true{{ end }}
+{{- end }}
+
+{{/* Whether the API server adds the gate to pods of gangs: asked for, and Kubernetes has MutatingAdmissionPolicy (1.36). */}}
+{{- define "neuron-sim.addsGate" -}}
+{{- $gangs := .Values.gangs | default dict }}
+{{- $wished := or (not (hasKey $gangs "addGate")) $gangs.addGate }}
+{{- if and (include "neuron-sim.gangs" .) $wished (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") }}true{{ end }}
 {{- end }}

@@ -25,7 +25,7 @@ from neuron_device_model.catalog.sdk import (
     sdk_release,
     sdk_releases,
 )
-from neuron_device_model.catalog.ultraservers import UltraServerType, ultraserver_types
+from neuron_device_model.catalog.ultraservers import UltraServerType, ultraserver_type, ultraserver_types
 
 __all__ = [
     "DEFAULT_SDK_VERSION",
@@ -41,5 +41,6 @@ __all__ = [
     "instance_types",
     "sdk_release",
     "sdk_releases",
+    "ultraserver_type",
     "ultraserver_types",
 ]

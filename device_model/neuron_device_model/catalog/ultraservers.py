@@ -38,6 +38,11 @@ def ultraserver_types() -> tuple[UltraServerType, ...]:
     return tuple(load_ultraservers(DATA / "ultraservers.toml"))
 
 
+def ultraserver_type(name: str) -> UltraServerType:
+    """The kind of UltraServer that an instance type names."""
+    return next(kind for kind in ultraserver_types() if kind.name == name)
+
+
 def load_ultraservers(path: Path) -> list[UltraServerType]:
     """Read an UltraServer file."""
     found = []

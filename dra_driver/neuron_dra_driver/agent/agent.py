@@ -27,6 +27,7 @@ from ..claims.claim_cache import ClaimCache
 from ..claims.driver import NodeDriver
 from ..claims.reconcile import reconcile
 from ..device_plugin_road.road import DEVICE_PLUGIN, DevicePluginRoad
+from ..efa.service import EfaService
 from ..errors import AgentError, NodeError
 from ..kubeletplugin import (
     ApiError,
@@ -76,6 +77,8 @@ class Settings:
     runtime_tree: Path
     metrics_port: int
     pod_uid: str | None = None
+    efa: bool = False
+    """Whether the node's EFA cards are offered beside its chips."""
     standalone: SimulatedNode | None = None
     """What the node is when no operator says so."""
     status_interval: float = 0.5
@@ -157,6 +160,16 @@ class Agent:
             folder=settings.device_plugins_dir,
             pod_resources=settings.pod_resources_dir / "kubelet.sock",
         )
+        self._efa = EfaService(
+            node_name=settings.node_name,
+            kube=kube,
+            plugins_dir=settings.plugins_dir,
+            registry_dir=settings.registry_dir,
+            cdi_dir=settings.cdi_dir,
+            instance=settings.pod_uid,
+            node=self._serving_node,
+        )
+        """Not used by an agent that stands alone: it may stand beside the chart's, and this driver has one name."""
         self._slices: SliceController | None = None
         self._counters = True
         """Whether the API server keeps them; known before the first slice is published."""
@@ -208,6 +221,9 @@ class Agent:
                 work += [
                     self._forever("neuron node", self._follow_neuron_node),
                     self._forever("device plugins", self._road.run),
+                    self._forever("EFA kubelet", self._efa.serve),
+                    self._forever("EFA slices", self._efa.publish),
+                    self._forever("EFA claims", self._efa.reconcile),
                     self._forever("status", self._report_status),
                 ]
             tasks = [asyncio.create_task(one) for one in work]
@@ -346,6 +362,8 @@ class Agent:
         self._pod_events.wake()
         by_plugin = node is not None and node.resources == DEVICE_PLUGIN
         self._road.offer(node)
+        if self._known.is_set():
+            self._efa.offer(node if self._settings.efa and not by_plugin else None)
         if self._slices and self._known.is_set():
             pages = self._pages(node) if node and not by_plugin else ()
             self._slices.publish(Pool(self._settings.node_name, pages) if pages else None)

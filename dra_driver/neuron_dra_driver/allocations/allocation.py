@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ClaimError
-from ..names import EXTENDED_RESOURCE_CLAIM, POD_CLAIM_NAME
+from ..names import EXTENDED_RESOURCE_CLAIM, POD_CLAIM_NAME, WORKLOAD_ID
 from ..records.checkpoint import Origin
 from .config import UNCONFIGURED, RequestConfig, configurations, for_request
 
@@ -53,6 +53,8 @@ class Allocation:
     requests: tuple[AllocatedRequest, ...]
     pod_claim_name: str | None = None
     """The entry of `pod.spec.resourceClaims` when the claim was made from a template."""
+    workload_id: str | None = None
+    """The NeuronUltraServerWorkload whose nodes the claim is for."""
     origin: Origin = "claim"
     kubelet_ids: tuple[str, ...] = ()
     """On the device-plugin road: the ids that the kubelet handed out, to know them by when they are free again."""
@@ -100,6 +102,7 @@ def allocation_on(claim: Claim, *, uid: str, driver: str, pool: str) -> Allocati
         pool=pool,
         requests=requests,
         pod_claim_name=(metadata.get("annotations") or {}).get(POD_CLAIM_NAME),
+        workload_id=(metadata.get("annotations") or {}).get(WORKLOAD_ID),
     )
 
 

@@ -24,6 +24,9 @@ OURS = f"{API_GROUP}/{API_VERSION}"
 LOGICAL_NC_CONFIG = "NEURON_LOGICAL_NC_CONFIG"
 VISIBLE_CORES = "NEURON_RT_VISIBLE_CORES"
 ULTRASERVER_MODE = "NEURON_RT_ULTRASERVER_MODE"
+ULTRASERVER_SERVER_ID = "NEURON_RT_ULTRASERVER_SERVER_ID"
+ULTRASERVER_NODE_ID = "NEURON_RT_ULTRASERVER_NODE_ID"
+GLOBAL_TOPOLOGY_ID = "NEURON_GLOBAL_TOPOID"
 SIMULATED_VARIABLE = "NEURON_SIM_SIMULATED"
 
 MAX_VARIABLES = 16
@@ -32,6 +35,12 @@ _MAX_NAME = 128
 _SHOWN = 60
 _PREFIX = "NEURON_"
 _OWN_PREFIX = "NEURON_SIM_"
+_SET_BY_US = {
+    LOGICAL_NC_CONFIG: "write a NeuronConfig",
+    VISIBLE_CORES: "ask for the cores that are wanted",
+    **dict.fromkeys((ULTRASERVER_MODE, ULTRASERVER_SERVER_ID, ULTRASERVER_NODE_ID), "write an UltraServerConfig"),
+}
+"""Variables that nobody else may set, and what to do instead."""
 _NAME_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
 
@@ -191,12 +200,8 @@ def _check_variable(name: object, content: object, where: str) -> None:
             f"{where} sets {_what(name)}: only variables that begin with {_PREFIX}, of A to Z, 0 to 9 and _, at most "
             f"{_MAX_NAME} long, can be set here; set others in the pod's containers[].env"
         )
-    if name in (LOGICAL_NC_CONFIG, VISIBLE_CORES, ULTRASERVER_MODE) or name.startswith(_OWN_PREFIX):
-        instead = {
-            LOGICAL_NC_CONFIG: "write a NeuronConfig",
-            VISIBLE_CORES: "ask for the cores that are wanted",
-            ULTRASERVER_MODE: "write an UltraServerConfig",
-        }.get(name, "choose another name")
+    if name in _SET_BY_US or name.startswith(_OWN_PREFIX):
+        instead = _SET_BY_US.get(name, "choose another name")
         raise ClaimError(f"{where} sets {name}, which the driver sets itself: remove it, and {instead}")
     if not isinstance(content, str) or len(content) > MAX_VALUE or not content.isprintable():
         raise ClaimError(

@@ -75,6 +75,8 @@ def grant(allocation: Allocation, node: SimulatedNode, *, before: Entry | None =
     requests: list[GrantedRequest] = []
     following: dict[str, int] = {}
     try:
+        if before is None:  # what is prepared stays, whoever gets the node next
+            _check_workload(allocation, node)
         for request in allocation.requests:
             first = following.get(request.user, 0)
             granted = _request(request, allocation, node, kept=kept, first_index=first)
@@ -214,6 +216,32 @@ def _check_ultraserver(request: AllocatedRequest, pieces: Sequence[_Piece], node
             f"type, and request {request.name} is given {(others or [NODE_DEVICE])[0]} of a {node.instance_type.name}: "
             "remove the UltraServerConfig, or let its `requests` name others"
         )
+    servers, seat = config.ultraserver_mode, node.seat
+    possible = seat.sets if seat else (1,)
+    if servers not in possible:
+        where = f"in an UltraServer of {seat.size} servers" if seat else "in no UltraServer"
+        raise ClaimError(
+            f"{config.where} is {servers}, and node {node.name} is {where}: write ultraserverMode: "
+            f"{' or '.join(map(str, possible))}, or select nodes that can (label neuron.amazonaws.com/ultraserver-mode)"
+        )
+
+
+def _check_workload(allocation: Allocation, node: SimulatedNode) -> None:
+    """A workload's node is for its claims only, and they are for no other node. Admin access may look."""
+    mine, theirs = allocation.workload_id, node.workload_id
+    if mine == theirs or allocation.origin != "claim" or all(device.admin_access for device in allocation.devices):
+        return
+    if mine is None:
+        raise ClaimError(
+            f"node {node.name} is allocated to the NeuronUltraServerWorkload with the workload id {theirs}, and the "
+            "claim is not made from its ResourceClaimTemplate: claim through that, or select devices that have no "
+            "workloadId, and delete the pod, so that it is scheduled again"
+        )
+    now = f"the one with {theirs}" if theirs else "none (any more)"
+    raise ClaimError(
+        f"the claim is for nodes of the NeuronUltraServerWorkload with the workload id {mine}, and node {node.name} is "
+        f"allocated to {now}: delete the pod, so that it is scheduled again"
+    )
 
 
 def _check_agreement(requests: Sequence[GrantedRequest]) -> None:

@@ -16,18 +16,24 @@ since. In doubt is therefore
   allocation ended (`_spent`: an event newer than the version that was used, which has no allocation here). This is
   the claim whose uid is allocated twice in a row, the second time with other devices: between two pods the old
   allocation may be all that a late watch has shown;
+* every claim that another process prepared or unprepared, which the checkpoint tells (`used_elsewhere`): in a rolling
+  update the one agent's watch may be late by a whole pod that the other one served. From which version it had the
+  claim nobody here knows, so it stays in doubt until it is read, deleted, or a watch begins. And everything until a
+  watch begins, where the other one wrote the checkpoint anew, and what it did before cannot be told any more;
 * everything while there is no watch, in the first second of one, which may be filled with the past, while bytes
   of it wait to be read (a process that was stopped for a while), and when the allocation came long ago.
 
 Above that the driver does not use the answer when a checkpoint record of the claim or another holder of one of its
-devices is there, and nothing but a success of it. `reconcile`, and asking whether a holder is gone, never come here.
+devices is there, and nothing but a success of it. It looks at that under the node's lock, and has to ask there whether
+the answer still `stands`. `reconcile`, and asking whether a holder is gone, never come here.
 
 What is left is a claim that was allocated here, never prepared, deallocated, and allocated here again with other
 devices, all while the watch is alive and shows the first and not the end of it. The second allocation needs a scheduler
 that sees that end *by a watch of its own*, two writes, and a kubelet that sees the pod: our watch must be behind
-theirs by all of that. It is noticed when the watch goes on (`announced`), and the claim is prepared anew under the
-same names: before its containers start, unless the watch was late by as long as they need. The checkpoint never has a
-device twice even then, because the prepare of the device's new owner finds it held and asks the API server.
+theirs by all of that. It is noticed when the watch goes on (`announced`), and the claim is prepared anew; the names
+that the kubelet was given then bring the right devices: before its containers start, unless the watch was late by as
+long as they need. The checkpoint never has a device twice even then, because the prepare of the device's new owner
+finds it held and asks the API server.
 
 Memory: a watch begins by telling all claims one by one (`sendInitialEvents`); a list of some thousands would double
 the agent. Those of other nodes are dropped as they are read, those of this node when they are given out.
@@ -75,8 +81,8 @@ class ClaimCache:
     """See the module. `follow` is to be run again whenever it ends."""
 
     def __init__(self, kube: Kube, *, driver: str, pool: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.announced: Callable[[str], None] = lambda uid: None
-        """Called with the uid of each claim that is newly allocated here."""
+        self.announced: Callable[[Claim], None] = lambda claim: None
+        """Called with each claim that the watch shows as allocated here."""
         self._kube = kube
         self._driver = driver
         self._pool = pool
@@ -91,11 +97,14 @@ class ClaimCache:
         """By uid, in the order of their events: allocated here and not asked for yet."""
         self._spent: dict[str, int] = {}
         """By uid, the version up to which news of a claim are old; such claims are not given out."""
+        self._in_doubt = False
+        """Another process may have used any claim; until a watch begins with all that there is."""
 
     async def follow(self) -> None:
         """Watch for as long as a watch lasts. Raises what goes wrong."""
-        if len(self._spent) > MANY:
+        if self._in_doubt or len(self._spent) > MANY:
             self._version = ""
+        self._in_doubt = False
         self._unseen = None if self._version else set(self._spent)
         self._trusted_from = self._clock() + SETTLE
         try:
@@ -137,6 +146,21 @@ class ClaimCache:
         # If another process prepared it, nobody here knows from which version.
         self._spent.setdefault(uid, NEVER)
 
+    def stands(self, uid: str) -> bool:
+        """Whether what `take` gave is still beyond doubt. Under the node's lock, when the checkpoint was read."""
+        return not self._in_doubt and self._spent.get(uid, NEVER) != NEVER
+
+    def used_elsewhere(self, uid: str | None) -> None:
+        """Another process prepared or unprepared a claim, or (None) maybe any."""
+        if uid is None:
+            self._waiting.clear()
+            self._in_doubt = True
+        else:
+            shown = self._waiting.pop(uid, None)
+            self._spent[uid] = NEVER
+            if shown:  # the other one's watch may not have shown it that yet, and it may end before
+                self.announced(shown.claim)
+
     def _spend(self, uid: str, version: int) -> None:
         self._waiting.pop(uid, None)
         known = self._spent.get(uid, NEVER)
@@ -145,12 +169,15 @@ class ClaimCache:
     def _behind(self) -> bool:
         return (
             self._stream is None
+            or self._in_doubt
             or self._unseen is not None
             or self._clock() < self._trusted_from
             or self._stream.waiting()
         )
 
     def _event(self, line: bytes) -> None:
+        if self._in_doubt:
+            raise ApiError(410, "the checkpoint was written anew, and so the watch begins anew")
         event = orjson.loads(line)
         kind, claim = event["type"], event["object"]
         if kind == "ERROR":
@@ -168,6 +195,7 @@ class ClaimCache:
             self._unseen.discard(uid)
             if here:  # who knows what was before
                 self._spend(uid, version)
+                self.announced(claim)
             else:
                 self._ended(uid, version)
             return
@@ -178,8 +206,10 @@ class ClaimCache:
         elif not here:
             self._waiting.pop(uid, None)
             self._ended(uid, version)
-        elif uid not in self._spent:
-            self._announce(uid, claim)
+        else:
+            if uid not in self._spent:
+                self._announce(uid, claim)
+            self.announced(claim)
 
     def _begun(self, unseen: set[str]) -> None:
         """All that there is has been told."""
@@ -200,7 +230,6 @@ class ClaimCache:
         claim["metadata"].pop("managedFields", None)
         self._waiting.pop(uid, None)
         self._waiting[uid] = _Announced(claim, now)
-        self.announced(uid)
 
     def _here(self, claim: Claim) -> bool:
         allocated = (claim.get("status") or {}).get("allocation") or {}

@@ -64,6 +64,7 @@ class NodeDriver:
         self._second_looks: set[asyncio.Task[None]] = set()
         if cache:
             cache.announced = self._announced
+            store.tell_of_others(cache.used_elsewhere)
 
     async def prepare(self, claims: Sequence[ClaimRef]) -> Mapping[str, PrepareResult]:
         """Prepare the claims of one pod."""
@@ -98,13 +99,14 @@ class NodeDriver:
     ) -> dict[str, Sequence[PreparedDevice]]:
         """Prepare those of the claims that the watch has told everything about; the others are left out."""
         announced = [a for claim in claims if (a := await self._announced_allocation(claim))]
-        if not announced:
+        if not announced or self._cache is None:
             return {}
         prepared: dict[str, Sequence[PreparedDevice]] = {}
         async with self._lock.held():
             self._store.refresh()
             for allocation in announced:
-                if self._store.trace(allocation.uid).entry is None:  # else somebody prepared it before
+                known = self._store.trace(allocation.uid).entry  # somebody prepared it before
+                if known is None and self._cache.stands(allocation.uid):
                     with contextlib.suppress(AgentError):
                         prepared[allocation.uid] = self._store.prepare(allocation, node)
         self._metrics.read["watch"].inc(len(prepared))
@@ -173,7 +175,10 @@ class NodeDriver:
         That never becomes untrue again, so it may be asked before the lock is taken.
         """
         released = set()
-        for holder in {h.uid: h for allocation in allocations for h in self._store.holders(allocation, node)}.values():
+        async with self._lock.held():
+            self._store.refresh()  # another process may have prepared them
+            holders = {h.uid: h for allocation in allocations for h in self._store.holders(allocation, node)}
+        for holder in holders.values():
             try:
                 claim = await self._read_claim(holder.namespace, holder.name)
             except Exception as error:
@@ -184,15 +189,25 @@ class NodeDriver:
                 released.add(holder.uid)
         return frozenset(released)
 
-    def _announced(self, uid: str) -> None:
-        """A claim is newly allocated here. One that is prepared already was prepared from an allocation that ended."""
-        if entry := self._store.trace(uid).entry:
-            task = asyncio.create_task(self._look_again(entry))
-            self._second_looks.add(task)
-            task.add_done_callback(self._second_looks.discard)
+    def _announced(self, claim: Claim) -> None:
+        """A claim is allocated here. One that is prepared with other devices was so from an allocation that ended.
+
+        Or from a later one, and the watch is late; that is for the API server to say.
+        """
+        entry = self._store.trace(claim["metadata"]["uid"]).entry
+        if entry is None:
+            return
+        with contextlib.suppress(AgentError):
+            if not is_of(entry, allocation_on(claim, uid=entry.uid, driver=self._driver, pool=self._pool)):
+                task = asyncio.create_task(self._look_again(entry))
+                self._second_looks.add(task)
+                task.add_done_callback(self._second_looks.discard)
 
     async def _look_again(self, entry: Entry) -> None:
-        """Prepare a claim anew if it was given other devices. Its CDI devices keep their names."""
+        """Prepare a claim anew if it was given other devices.
+
+        The kubelet is not told, it does not ask again: the CDI names that it was given bring the new devices.
+        """
         try:
             node = await self._node()
             allocation = await self._allocation(ClaimRef(entry.namespace, entry.name, entry.uid))

@@ -2,8 +2,12 @@
 
 One file per claim, one CDI device per request, since a container may use one request of a claim and not the others,
 and one without any content per allocated device, by which the kubelet tells them apart.
-The claim's uid is in every name, because container runtimes cache what a name stands for. The file also carries, as
-annotations, the record of the checkpoint: it is how the claims in use are found again when the checkpoint is lost.
+The claim's uid is in every name, because container runtimes cache what a name stands for. Where a claim was prepared
+anew with other devices, the names of the former ones stay: the kubelet has its answer and does not ask again, and a
+name that nobody knows keeps the pod's containers from starting. They bring nothing; the request's name brings what the
+claim has now. The file also carries, as annotations, the record of the checkpoint: it is how the claims in use are
+found again when the checkpoint is lost. Its time of modification tells when the claim was last prepared, so that of two
+files with the same core the one that lost it is known.
 
 Facts (CDI SPEC.md, tried on containerd 2.1): unknown fields make a file invalid; names that begin with a digit need
 0.5.0 and annotations 0.6.0, and a version newer than the runtime's library is refused; two devices in one container
@@ -11,6 +15,8 @@ replace each other's mounts and device nodes by path, and the last environment w
 needs nothing on the host; only `*.json` and `*.yaml` are read, so a rename publishes a file at once.
 """
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +105,7 @@ def build(*, driver: str, entry: Entry, requests: Sequence[RequestEdits]) -> dic
                 "containerEdits": {"env": [f"{SIMULATED_VARIABLE}=true"]},
             }
             for edits in requests
-            for device in edits.devices
+            for device in (*edits.devices, *(former for request, former in entry.former if request == edits.request))
         ],
     }
 
@@ -114,7 +120,12 @@ class CdiFolder:
     def write(self, uid: str, spec: Mapping[str, Any]) -> None:
         """Publish a claim's file."""
         make_directory(self._directory)
-        write_atomically(self._path(uid), orjson.dumps(spec, option=orjson.OPT_INDENT_2))
+        path, now = self._path(uid), time.time_ns()
+        write_atomically(path, orjson.dumps(spec, option=orjson.OPT_INDENT_2))
+        try:
+            os.utime(path, ns=(now, now))  # the kernel's own stamps are milliseconds apart; runtimes do not mind
+        except OSError as error:
+            raise DiskError(path, error) from error
 
     def remove(self, uid: str) -> None:
         """Remove a claim's file, and what a kill in the middle of writing it left."""
@@ -135,15 +146,33 @@ class CdiFolder:
         found = (name.removesuffix(TEMPORARY) for name in names if name.startswith(self._prefix))
         return {name.removeprefix(self._prefix).removesuffix(".json") for name in found if name.endswith(".json")}
 
-    def entry(self, uid: str) -> Entry | None:
-        """The checkpoint's record as the file carries it; None when there is no file, or not a whole one."""
+    def prepared_at(self, uid: str) -> int:
+        """When the claim's file was last written, also with what it had already; 0 when it is not there."""
         try:
-            spec = orjson.loads(self._path(uid).read_bytes())
-            entry = entry_of(orjson.loads(spec["annotations"][RECORD]))
+            return self._path(uid).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise DiskError(self._path(uid), error) from error
+
+    def annotation(self, uid: str, name: str) -> str | None:
+        """An annotation of a claim's file; None when there is no file, or not a whole one."""
+        try:
+            return str(orjson.loads(self._path(uid).read_bytes())["annotations"][name])
         except FileNotFoundError:
             return None
         except OSError as error:
             raise DiskError(self._path(uid), error) from error
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def entry(self, uid: str) -> Entry | None:
+        """The checkpoint's record as the file carries it; None when there is no file, or not a whole one."""
+        record = self.annotation(uid, RECORD)
+        if record is None:
+            return None
+        try:
+            entry = entry_of(orjson.loads(record))
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
         return entry if entry.uid == uid else None

@@ -11,10 +11,19 @@ from typing import Any
 
 import orjson
 from neuron_device_model.cores import core_list
+from neuron_device_model.ultraserver import NO_NODE, NO_SET, Seat, runtime_mode
 from neuron_device_model.view import View, container_view
 
-from ..allocations.allocation import Allocation
-from ..allocations.config import LOGICAL_NC_CONFIG, SIMULATED_VARIABLE, ULTRASERVER_MODE, VISIBLE_CORES
+from ..allocations.allocation import Allocation, base_name
+from ..allocations.config import (
+    GLOBAL_TOPOLOGY_ID,
+    LOGICAL_NC_CONFIG,
+    SIMULATED_VARIABLE,
+    ULTRASERVER_MODE,
+    ULTRASERVER_NODE_ID,
+    ULTRASERVER_SERVER_ID,
+    VISIBLE_CORES,
+)
 from ..allocations.grants import Grant, GrantedRequest
 from ..kubeletplugin import PreparedDevice
 from ..node import SimulatedNode
@@ -26,9 +35,6 @@ from .runtime_tree import RuntimeTree
 TOOLS_ROOT = "/opt/aws/neuron"
 TOOLS_ON_PATH = "/usr/local/bin"
 VIEWS_ROOT = "/run/neuron-sim"
-
-_RUNTIME_MODES = {4: 1, 2: 2, 1: 4}
-"""How many servers work together → the runtime's number for it, of those that AWS's nodes have in a label (1_2_4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,16 @@ class Rendering:
     answer: tuple[PreparedDevice, ...]
 
 
-def render(grant: Grant, node: SimulatedNode, *, driver: str, folders: ClaimFolders, tree: RuntimeTree) -> Rendering:
-    """Everything that this node has to write for a claim."""
+def render(
+    grant: Grant,
+    node: SimulatedNode,
+    *,
+    driver: str,
+    folders: ClaimFolders,
+    tree: RuntimeTree,
+    before: Entry | None = None,
+) -> Rendering:
+    """Everything that this node has to write for a claim. `before`: as it is prepared now, with whatever devices."""
     allocation = grant.allocation
     entry = Entry(
         uid=allocation.uid,
@@ -53,6 +67,7 @@ def render(grant: Grant, node: SimulatedNode, *, driver: str, folders: ClaimFold
         runtime=tree.digest,
         origin=allocation.origin,
         kubelet_ids=allocation.kubelet_ids,
+        former=_former(grant, before) if before else (),
     )
     views = {request.name: _view(request, node) for request in grant.requests}
     return Rendering(
@@ -85,6 +100,12 @@ def render(grant: Grant, node: SimulatedNode, *, driver: str, folders: ClaimFold
             for device in request.devices
         ),
     )
+
+
+def _former(grant: Grant, before: Entry) -> tuple[tuple[str, str], ...]:
+    """What the kubelet was told of that is no device of the claim now."""
+    told = {*before.former, *((base_name(held.request), held.device) for held in before.devices)}
+    return tuple(sorted(told - {(base_name(held.request), held.device) for held in grant.held}))
 
 
 def _view(request: GrantedRequest, node: SimulatedNode) -> View:
@@ -142,10 +163,25 @@ def _environment(
     if visible := _visible_cores(grant, request, views):
         environment[VISIBLE_CORES] = visible
     if request.config.ultraserver:
-        environment[ULTRASERVER_MODE] = str(_RUNTIME_MODES[request.config.ultraserver.ultraserver_mode])
+        environment |= _ultraserver(request.config.ultraserver.ultraserver_mode, node.seat)
     if request.config.simulation:
         environment |= request.config.simulation.environment
     return environment
+
+
+def _ultraserver(servers: int, seat: Seat | None) -> Mapping[str, str]:
+    """What AWS's init script writes for workers on so many servers (src/k8/k8s-ultraserver-init-script.sh).
+
+    The script numbers all workers of a job, where we know one set of them: of a job on one set it is the same. What the
+    first worker's pod is called (NEURON_GLOBAL_TOPOID0_HOST), nobody knows on a node.
+    """
+    set_id, number = (seat.set_id(servers), seat.set_node(servers)) if seat else (NO_SET, NO_NODE)
+    return {
+        ULTRASERVER_MODE: str(runtime_mode(servers)),
+        ULTRASERVER_SERVER_ID: set_id,
+        ULTRASERVER_NODE_ID: str(number),
+        GLOBAL_TOPOLOGY_ID: str(max(number, 0)),
+    }
 
 
 def _visible_cores(grant: Grant, request: GrantedRequest, views: Mapping[str, View]) -> str:

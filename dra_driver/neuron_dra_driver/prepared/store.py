@@ -8,7 +8,7 @@ All methods are called under the node's lock, `refresh` first. No waiting for an
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ..errors import AgentError, ClaimError, DeviceHeld, DiskError
 from ..kubeletplugin import PreparedDevice
 from ..node import SimulatedNode
 from ..records.checkpoint import Checkpoint, Entry
+from ..records.holdings import shares
 from .cdi import CdiFolder
 from .claim_folders import ClaimFolders
 from .rendering import render
@@ -52,11 +53,12 @@ class ClaimStore:
         """Learn what another process did, and what there is when the checkpoint begins anew."""
         anew, self._anew = self._anew, True  # until all that follows is done: a full disk may be in the way
         if self._checkpoint.refresh() or anew:
-            for uid in sorted(self._cdi.claims() - self._checkpoint.entries.keys()):
-                if entry := self._cdi.entry(uid):
-                    log.info("claim %s is found again by its CDI file", entry, extra={"claim_uid": uid})
-                    self._checkpoint.put(entry)
+            self._find_again(self._cdi.claims() - self._checkpoint.entries.keys())
         self._anew = False
+
+    def tell_of_others(self, tell: Callable[[str | None], None]) -> None:
+        """Have `refresh` tell which claims other processes prepared or unprepared; None: maybe any."""
+        self._checkpoint.by_others = tell
 
     def prepared(self) -> Collection[Entry]:
         """The prepared claims, as of the last refresh."""
@@ -84,12 +86,14 @@ class ClaimStore:
         self, allocation: Allocation, node: SimulatedNode, *, released: Collection[str] = ()
     ) -> tuple[PreparedDevice, ...]:
         """Prepare a claim, or leave nothing of it. `released`: holders that the API server knows to be gone."""
-        again = self._same(allocation)
+        uid, again = allocation.uid, self._same(allocation)
+        before = self._checkpoint.entries.get(uid)
         granted = grant(allocation, node, before=again)
         self._make_way(granted, released)
-        rendering = render(granted, node, driver=self._driver, folders=self._folders, tree=self._trees.ensure())
-        uid = allocation.uid
-        if not again and uid in self._checkpoint.entries:
+        rendering = render(
+            granted, node, driver=self._driver, folders=self._folders, tree=self._trees.ensure(), before=before
+        )
+        if before and not again:
             self.unprepare(uid)
         try:
             self._folders.write(uid, rendering.files)
@@ -146,6 +150,26 @@ class ClaimStore:
     def close(self) -> None:
         """Let go of the checkpoint's file."""
         self._checkpoint.close()
+
+    def _find_again(self, uids: Collection[str]) -> None:
+        """Take claims into the checkpoint by their CDI files, but no core twice.
+
+        Of two files with the same core one was left by a kill, and the later prepare is the one that found the core
+        free. The other one's file stays, as any trace of a claim that is not prepared, for the kubelet or `reconcile`.
+        """
+        for uid in sorted(uids, key=lambda uid: (self._cdi.prepared_at(uid), uid), reverse=True):
+            entry = self._cdi.entry(uid)
+            if entry is None:
+                continue
+            wanted, holdings = shares(entry.devices), self._checkpoint.holdings
+            if others := [*holdings.with_cores_of(uid, wanted), *holdings.at_odds_with(uid, wanted)]:
+                log.error(
+                    "claim %s is not found again by its CDI file: it names cores that were given to %s (uid %s) later",
+                    entry, _owner(self._checkpoint.entries[others[0]]), others[0], extra={"claim_uid": uid},
+                )  # fmt: skip
+                continue
+            log.info("claim %s is found again by its CDI file", entry, extra={"claim_uid": uid})
+            self._checkpoint.put(entry)
 
     def _same(self, allocation: Allocation) -> Entry | None:
         """The record of a claim that is prepared with this allocation already."""

@@ -11,14 +11,18 @@ Anything else that is wrong (also an empty file, or a newer version) puts the fi
 log and the NeuronNode's status tell, and begins a new one. The claims in use are then found again by their CDI files.
 
 Two processes overlap in a rolling update: all methods are called under the node's lock, and `refresh` comes first,
-which reads what the other one appended, and everything when it replaced the file.
+which reads what the other one appended, and everything when it replaced the file. `by_others` is told of both.
+
+Every put has a number of its own, by chance, which is in its line. So whoever looked at an entry, waited, and looks
+again knows whether it is the same put, also when the file was replaced meanwhile. Lines of earlier agents have none:
+they are other puts each time they are read, and are then left alone until the next look.
 """
 
 import contextlib
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -56,8 +60,10 @@ class Entry:
     origin: Origin = "claim"
     kubelet_ids: tuple[str, ...] = ()
     """By which ids the kubelet knows what it has given; on the device-plugin road they need not be the devices' own."""
+    former: tuple[tuple[str, str], ...] = ()
+    """Requests, each with a device that the kubelet was told of before the claim was prepared anew with others."""
     serial: int = field(default=0, compare=False)
-    """Grows with every put: tells whether a claim was prepared again since one looked."""
+    """Which put this is: tells whether a claim was prepared again since one looked."""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -81,7 +87,7 @@ class Entry:
             ],
             "runtime": self.runtime,
             "origin": self.origin,
-        } | ({"kubeletIDs": self.kubelet_ids} if self.kubelet_ids else {})
+        } | {key: value for key, value in (("kubeletIDs", self.kubelet_ids), ("former", self.former)) if value}
 
 
 def entry_of(record: Mapping[str, Any]) -> Entry:
@@ -104,6 +110,8 @@ def entry_of(record: Mapping[str, Any]) -> Entry:
         runtime=record.get("runtime", ""),
         origin=record.get("origin", "claim"),
         kubelet_ids=tuple(record.get("kubeletIDs", ())),
+        former=tuple((request, device) for request, device in record.get("former", ())),
+        serial=record.get("serial", 0),
     )
 
 
@@ -135,11 +143,12 @@ class Checkpoint:
         self._compact_after = compact_after
         self._entries: dict[str, Entry] = {}
         self.holdings = Holdings()
+        self.by_others: Callable[[str | None], None] = lambda uid: None
+        """Called in a refresh with the uid of each record of another process; None: it may have written anything."""
         self._lines: dict[str, bytes] = {}
         self._descriptor: int | None = None
         self._identity = (0, 0)
         self._size = 0
-        self._serial = 0
         self._garbage = 0
 
     @property
@@ -162,14 +171,15 @@ class Checkpoint:
             try:
                 found = os.stat(self._name)  # noqa: PTH116 - asked for in every call
             except FileNotFoundError:
-                self._begin({})
+                self._begin_empty()
                 return True
             if self._descriptor is None or (found.st_dev, found.st_ino) != self._identity or found.st_size < self._size:
                 sync_directory(self.path.parent)  # who made the file may have been killed before that
                 self._load()
                 return True
             if found.st_size > self._size:
-                self._replay()
+                for uid in self._replay():
+                    self.by_others(uid)
         except OSError as error:
             raise DiskError(self.path, error) from error
         except _Unreadable as problem:
@@ -179,7 +189,8 @@ class Checkpoint:
 
     def put(self, entry: Entry) -> None:
         """Note that a claim is prepared; on disk when this returns."""
-        line = self._append({"op": "put", **entry.as_record()})
+        entry = replace(entry, serial=_new_serial())
+        line = self._append({"op": "put", **entry.as_record(), "serial": entry.serial})
         self._put(entry, line)
 
     def delete(self, uid: str) -> None:
@@ -188,8 +199,11 @@ class Checkpoint:
         self._delete(uid)
         if self._garbage > self._compact_after and self._garbage > 4 * len(self._entries):
             try:
-                self._begin(dict(self._lines))
+                self._begin(b"".join(self._lines.values()))
             except DiskError as error:
+                if self._replaced():
+                    self.close()  # what is appended to a file without a name is lost
+                    raise
                 # The record is written; a disk that is too full for a second file is no reason to fail.
                 log.warning("the checkpoint keeps growing: %s", error)
 
@@ -208,43 +222,70 @@ class Checkpoint:
             self._descriptor = None
 
     def _append(self, record: Mapping[str, Any]) -> bytes:
-        assert self._descriptor is not None, "refresh comes first"
         line = _line(record)
         try:
+            if self._descriptor is None:
+                raise OSError("it has to be read again first")
             try:
                 write_all(self._descriptor, line)
                 os.fdatasync(self._descriptor)
             except OSError:
                 # Half a line that more lines follow would look like a damaged file.
-                with contextlib.suppress(OSError):
+                try:
                     os.ftruncate(self._descriptor, self._size)
+                except OSError:
+                    self.close()
                 raise
         except OSError as error:
             raise DiskError(self.path, error) from error
         self._size += len(line)
         return line
 
-    def _begin(self, lines: Mapping[str, bytes]) -> None:
-        """Write a new file with these records and go on with it."""
+    def _begin(self, lines: bytes) -> None:
+        """Write a new file with the records that are known, and go on with it."""
         make_directory(self.path.parent)
-        header = orjson.dumps({"kind": KIND, "version": VERSION})
-        write_atomically(self.path, b"".join([header, b"\n", *lines.values()]), sync=True)
-        self._load()
+        content = b"%s\n%s" % (orjson.dumps({"kind": KIND, "version": VERSION}), lines)
+        write_atomically(self.path, content, sync=True)
+        try:
+            self._open()
+        except OSError as error:
+            raise DiskError(self.path, error) from error
+        self._size, self._garbage = len(content), 0
+
+    def _begin_empty(self) -> None:
+        self._forget()
+        self._begin(b"")
 
     def _load(self) -> None:
-        self.close()
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-        found = os.fstat(self._descriptor)
-        self._identity = (found.st_dev, found.st_ino)
-        self._size = self._garbage = 0
-        self._entries, self._lines = {}, {}
-        self.holdings.clear()
+        self._forget()
+        self._open()
         self._replay()
         with contextlib.suppress(FileNotFoundError):
             temporary(self.path).unlink()
 
-    def _replay(self) -> None:
-        """Read from where the last reading ended."""
+    def _open(self) -> None:
+        self.close()
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        found = os.fstat(self._descriptor)
+        self._identity = (found.st_dev, found.st_ino)
+
+    def _forget(self) -> None:
+        """Know nothing, and not what others did either."""
+        self._size = self._garbage = 0
+        self._entries, self._lines = {}, {}
+        self.holdings.clear()
+        self.by_others(None)
+
+    def _replaced(self) -> bool:
+        """Whether the file under our name is not the open one."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return True
+        return self._descriptor is None or (found.st_dev, found.st_ino) != self._identity
+
+    def _replay(self) -> list[str]:
+        """Read from where the last reading ended; the uids of the records."""
         assert self._descriptor is not None
         content = b""
         while chunk := os.pread(self._descriptor, 1 << 20, self._size + len(content)):
@@ -255,30 +296,32 @@ class Checkpoint:
             if not lines:
                 raise _Unreadable("corrupt", "it has no header" if torn else "it is empty")
             _check_header(lines.pop(0))
-        for line in lines:
-            self._take(line)
+        uids = [self._take(line) for line in lines]
         self._size += len(whole) + len(end)
         if torn:
             log.warning("the last record of %s was cut off by a kill; dropped", self.path)
             os.ftruncate(self._descriptor, self._size)
+        return uids
 
-    def _take(self, line: bytes) -> None:
-        """Apply one record."""
+    def _take(self, line: bytes) -> str:
+        """Apply one record; its uid."""
         record = _record(line)
         try:
+            uid: str = record["uid"]
             if record["op"] == "put":
-                self._put(entry_of(record), line)
+                entry = entry_of(record)
+                self._put(entry if entry.serial else replace(entry, serial=_new_serial()), line)
             elif record["op"] == "del":
-                self._delete(record["uid"])
+                self._delete(uid)
             else:
                 raise _Unreadable("corrupt", f"unknown operation {record['op']!r}")
+            return uid
         except (KeyError, TypeError, AttributeError) as error:
             raise _Unreadable("corrupt", f"a record lacks what this version needs ({error!r})") from error
 
     def _put(self, entry: Entry, line: bytes) -> None:
-        self._serial += 1
         self._garbage += entry.uid in self._entries
-        self._entries[entry.uid] = replace(entry, serial=self._serial)
+        self._entries[entry.uid] = entry
         self._lines[entry.uid] = line
         self.holdings.put(entry.uid, entry.devices)
 
@@ -290,17 +333,21 @@ class Checkpoint:
     def _quarantine(self, problem: _Unreadable) -> None:
         """Put the file aside and begin a new one."""
         self.close()
-        aside = _free_name(self.path, problem.trace)
         try:
+            aside = _free_name(self.path, problem.trace)
             self.path.rename(aside)
             sync_directory(self.path.parent)
         except OSError as error:
-            raise DiskError(aside, error) from error
+            raise DiskError(self.path, error) from error
         log.error(
             "checkpoint %s cannot be read: %s; put aside as %s, claims in use are found again by their CDI files",
             self.path, problem, aside.name,
         )  # fmt: skip
-        self._begin({})
+        self._begin_empty()
+
+
+def _new_serial() -> int:
+    return int.from_bytes(os.urandom(7)) + 1
 
 
 def _free_name(path: Path, trace: str) -> Path:

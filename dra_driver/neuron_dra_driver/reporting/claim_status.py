@@ -35,9 +35,12 @@ from .device_health import explain, faults_of_held
 
 STATUS = "/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims/{name}/status"
 
-SETTLE = 0.5
+SETTLE = 3.0
 """Seconds after which a claim counts as one that stays."""
-PAUSE = 0.02
+SWARM = 0.5
+"""Seconds in which changes come together."""
+PAUSE = 0.1
+"""Seconds between two claims. A write costs the API server as much as several prepares."""
 RETRY_FIRST, RETRY_MOST = 1.0, 300.0
 
 Object = dict[str, Any]
@@ -188,7 +191,7 @@ class ClaimStatus:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(later):
                     await self._changed.wait()
-                    await asyncio.sleep(SETTLE)
+                    await asyncio.sleep(SWARM)
 
     def _look(self, now: float) -> tuple[list[_Due], float | None]:
         """What has to be written now, and when to look again if nothing happens."""

@@ -19,6 +19,7 @@ async def follow(
     *,
     listed: Callable[[Iterable[Json], float], None],
     seen: Callable[[Json, bool], None],
+    labels: str = "",
     fields: str = "",
 ) -> None:
     """Tell of all objects of a kind: ``listed(objects, when they were asked for)``, then ``seen(object, deleted)``.
@@ -29,12 +30,12 @@ async def follow(
     while True:
         asked = time.monotonic()
         try:
-            listing = await api.list(resource, fields=fields)
+            listing = await api.list(resource, labels=labels, fields=fields)
             listed(listing.items, asked)
             version = str(listing.version)
             while True:
                 began = time.monotonic()
-                async for kind, item in api.watch(resource, version=version, fields=fields):
+                async for kind, item in api.watch(resource, version=version, labels=labels, fields=fields):
                     version = item["metadata"]["resourceVersion"]
                     if kind != "BOOKMARK":
                         seen(item, kind == "DELETED")

@@ -19,6 +19,8 @@ def register(registry: kopf.OperatorRegistry, *, fleet: Fleet, wake: Callable[[b
     _watch(registry, kube.POOLS, fleet.pools, wake)
     _watch(registry, kube.NEURON_NODES, fleet.neuron_nodes, wake)
     _watch(registry, kube.FAULTS, fleet.faults, wake)
+    _watch(registry, kube.ULTRASERVER_WORKLOADS, fleet.workloads, wake)
+    _watch(registry, kube.ULTRASERVERS, fleet.ultraservers, wake)
     _watch(registry, kube.NODES, fleet.nodes, wake)
 
     @kopf.on.login(registry=registry)

@@ -1,9 +1,13 @@
 """The journal under everything that can happen to a file: two writers, kills, torn tails, damage, compaction."""
 
+import errno
 import json
 import os
+import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -195,8 +199,153 @@ def test_a_put_again_is_told_from_the_one_before(memory: Path) -> None:
     first = checkpoint.entries["a"]
     checkpoint.put(entry("a"))
     assert checkpoint.entries["a"] == first
-    assert checkpoint.entries["a"].serial > first.serial
+    assert checkpoint.entries["a"].serial != first.serial
     checkpoint.close()
+
+
+def compacted(folder: Path) -> Checkpoint:
+    """One that has just written the file anew."""
+    checkpoint = Checkpoint(folder, compact_after=2)
+    checkpoint.refresh()
+    inode = checkpoint.path.stat().st_ino
+    while checkpoint.path.stat().st_ino == inode:
+        checkpoint.put(entry("other"))
+        checkpoint.delete("other")
+    return checkpoint
+
+
+def test_a_put_is_the_same_after_compaction_and_for_every_reader(memory: Path) -> None:
+    checkpoint = opened(memory)
+    for uid in ("gone", "a"):
+        checkpoint.put(entry(uid))
+    checkpoint.delete("gone")
+    looked_at = checkpoint.entries["a"].serial
+    compacting = compacted(memory)
+    checkpoint.refresh()
+    readers = [checkpoint, compacting, opened(memory)]
+    assert [reader.entries["a"].serial for reader in readers] == [looked_at] * 3
+    compacting.put(entry("a"))
+    for reader in readers:
+        reader.refresh()
+        assert reader.entries["a"].serial == compacting.entries["a"].serial != looked_at
+        reader.close()
+
+
+def test_a_put_after_compaction_is_never_taken_for_one_before(memory: Path) -> None:
+    """Numbers that begin anew with the file would come again."""
+    checkpoint = opened(memory)
+    checkpoint.put(entry("a"))
+    looked_at = checkpoint.entries["a"].serial
+    checkpoint.delete("a")
+    checkpoint.close()
+    again = compacted(memory)
+    again.close()
+    again = opened(memory)
+    again.put(entry("a"))
+    assert again.entries["a"].serial != looked_at
+    again.close()
+
+
+def test_records_of_an_agent_that_numbered_nothing(memory: Path) -> None:
+    """Nobody can tell whether they are the same: each reading makes them others, and they are left alone once."""
+    record = json.dumps({"op": "put", **entry("a").as_record()}).encode()
+    checkpoint = opened(memory)
+    with (memory / FILE_NAME).open("ab") as file:
+        file.write(b"%08x %s\n" % (crc32(record), record))
+    checkpoint.refresh()
+    looked_at = checkpoint.entries["a"].serial
+    other = opened(memory)
+    assert other.entries == {"a": entry("a")}
+    assert 0 != other.entries["a"].serial != looked_at
+    checkpoint.refresh()
+    assert checkpoint.entries["a"].serial == looked_at
+    other.close()
+    checkpoint.close()
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, name: str, when: Callable[[Any], bool]) -> None:
+    """A call of the operating system fails once."""
+    real, failed = getattr(os, name), []
+
+    def call(first: Any, *more: Any) -> Any:
+        if not failed and when(first):
+            failed.append(first)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(first, *more)
+
+    monkeypatch.setattr(os, name, call)
+
+
+def is_folder(descriptor: int) -> bool:
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+
+@pytest.mark.parametrize("where", ["opening", "syncing the folder"])
+def test_a_new_file_that_cannot_be_used_is_an_error_of_the_disk(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The file has its name already: whatever went to the old one would be lost."""
+    checkpoint = Checkpoint(memory, compact_after=0)
+    checkpoint.refresh()
+    checkpoint.put(entry("a"))
+    if where == "opening":
+        failing(monkeypatch, "open", lambda path: path == checkpoint.path)
+    else:
+        failing(monkeypatch, "fsync", is_folder)
+    with pytest.raises(DiskError, match="Input/output error"):
+        checkpoint.delete("a")
+    with pytest.raises(DiskError, match="has to be read again"):
+        checkpoint.put(entry("b"))
+    checkpoint.refresh()
+    checkpoint.put(entry("b"))
+    checkpoint.close()
+    assert reread(memory) == {"b": entry("b")}
+
+
+def test_a_file_put_aside_whose_successor_cannot_be_opened(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (memory / FILE_NAME).write_bytes(b"")
+    checkpoint = Checkpoint(memory)
+    opens = iter([False, True])
+    failing(monkeypatch, "open", lambda path: path == checkpoint.path and next(opens))
+    with pytest.raises(DiskError, match="Input/output error"):
+        checkpoint.refresh()
+    checkpoint.refresh()
+    assert len(checkpoint.quarantined()) == 1
+    checkpoint.close()
+
+
+def test_half_a_record_that_cannot_be_cut_off_is_followed_by_none(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = opened(memory)
+    checkpoint.put(entry("a"))
+    for name in ("fdatasync", "ftruncate"):
+        failing(monkeypatch, name, lambda _: True)
+    for error in ("Input/output error", "has to be read again"):
+        with pytest.raises(DiskError, match=error):
+            checkpoint.delete("a")
+    checkpoint.refresh()
+    assert not checkpoint.quarantined()
+    checkpoint.close()
+
+
+def test_it_tells_what_others_wrote(memory: Path) -> None:
+    told: list[str | None] = []
+    mine, other = opened(memory), opened(memory)
+    mine.by_others = told.append
+    mine.put(entry("mine"))
+    other.refresh()
+    other.put(entry("a"))
+    other.put(entry("b"))
+    other.delete("a")
+    assert told == []
+    mine.refresh()
+    assert told == ["a", "b", "a"]
+    compacted(memory).close()
+    mine.refresh()
+    assert told[3:] == [None]
+    mine.close()
+    other.close()
 
 
 def test_the_journal_does_not_grow_for_ever(memory: Path) -> None:
@@ -216,7 +365,7 @@ def test_header_and_records_as_documented(memory: Path) -> None:
     checkpoint.close()
     header, put, delete = (memory / FILE_NAME).read_text().splitlines()
     assert header == '{"kind":"neuron-sim-checkpoint","version":1}'
-    assert json.loads(put.partition(" ")[2])["op"] == "put"
+    assert json.loads(put.partition(" ")[2]).items() >= {"op": "put", "uid": "a"}.items()
     assert json.loads(delete.partition(" ")[2]) == {"op": "del", "uid": "a"}
 
 

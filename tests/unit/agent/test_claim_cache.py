@@ -65,13 +65,8 @@ class Cluster:
         self.refusal: ApiError | None = None
         self.cache = ClaimCache(self, driver=DRIVER, pool=NODE, clock=lambda: self.now)  # type: ignore[arg-type]
         (root / "tree/bin").mkdir(parents=True)
-        self.store = ClaimStore(
-            driver=DRIVER,
-            cdi_directory=root / "cdi",
-            run_directory=root / "run",
-            checkpoint=Checkpoint(root / "plugins"),
-            trees=RuntimeTrees(root / "tree", root / "state"),
-        )
+        self.root = root
+        self.store = self.another_store()
         self.lock = NodeLock(root / "plugins")
         self.metrics = Metrics()
 
@@ -91,6 +86,18 @@ class Cluster:
         )
         self.stream = FakeStream()
         self._following: asyncio.Task[None] | None = None
+
+    def another_store(self, *, compact_after: int = 1000) -> ClaimStore:
+        """What a process that begins now knows of the claims that are prepared."""
+        store = ClaimStore(
+            driver=DRIVER,
+            cdi_directory=self.root / "cdi",
+            run_directory=self.root / "run",
+            checkpoint=Checkpoint(self.root / "plugins", compact_after=compact_after),
+            trees=RuntimeTrees(self.root / "tree", self.root / "state"),
+        )
+        store.refresh()
+        return store
 
     # --- the watch
 
@@ -317,6 +324,106 @@ async def test_prepared_by_another_process_and_not_over(cluster: Cluster, make: 
     assert await cluster.prepare(ref) == [1]
 
 
+@pytest.mark.parametrize("compacts", [False, True])
+@pytest.mark.parametrize("again", [False, True])
+async def test_prepared_and_unprepared_by_another_process(
+    cluster: Cluster, make: Any, trn2: SimulatedNode, compacts: bool, again: bool
+) -> None:
+    """In a rolling update the other agent serves a whole pod, and this one's watch is late by all of it.
+
+    `again`: after this one served a pod before. `compacts`: nothing in the checkpoint tells of the claim any more.
+    """
+    await cluster.watch()
+    free = make.claim("mine")
+    del free["status"]
+    ref = cluster.put("mine", make.claim("mine", devices={"r": [0]}))
+    cluster.show()
+    if again:
+        assert await cluster.prepare(ref) == [0]
+        await cluster.unprepare(ref)
+        cluster.put("mine", free)
+        cluster.put("mine", make.claim("mine", devices={"r": [1]}))
+        cluster.show()
+    other = cluster.another_store(compact_after=0 if compacts else 1000)
+    other.prepare(make.allocation(cluster.claims["mine"]), trn2)
+    other.unprepare(ref.uid)
+    cluster.put("mine", free)
+    cluster.put("mine", make.claim("mine", devices={"r": [2]}))
+    assert await cluster.prepare(ref) == [2]
+    other.close()
+
+
+@pytest.mark.parametrize("shown", range(5))
+async def test_prepared_by_the_other_unprepared_by_this_one(
+    cluster: Cluster, make: Any, trn2: SimulatedNode, shown: int
+) -> None:
+    """What this one remembers of its own use must not stand for the other one's, which was of a later allocation."""
+    await cluster.watch()
+    free = make.claim("mine")
+    del free["status"]
+    ref = cluster.put("mine", make.claim("mine", devices={"r": [0]}))
+    cluster.show()
+    assert await cluster.prepare(ref) == [0]
+    await cluster.unprepare(ref)
+    cluster.put("mine", free)
+    cluster.put("mine", make.claim("mine", devices={"r": [1]}))
+    other = cluster.another_store()
+    other.prepare(make.allocation(cluster.claims["mine"]), trn2)
+    await cluster.unprepare(ref)
+    cluster.put("mine", free)
+    cluster.put("mine", make.claim("mine", devices={"r": [2]}))
+    cluster.show(shown)
+    assert await cluster.prepare(ref) == [2]
+    other.close()
+
+
+async def test_what_the_other_prepared_wrongly_is_put_right_here_when_it_is_gone(
+    cluster: Cluster, make: Any, trn2: SimulatedNode, eventually: Any
+) -> None:
+    await cluster.watch()
+    old = make.allocation(make.claim("mine", devices={"r": [0]}))
+    cluster.put("mine", make.claim("mine", devices={"r": [1]}))
+    cluster.show()
+    other = cluster.another_store()
+    other.prepare(old, trn2)
+    other.close()
+    cluster.store.refresh()
+    await eventually(lambda: held(cluster) == {"mine": [1]})
+
+
+async def test_a_claim_whose_end_is_shown_while_somebody_has_the_lock(
+    cluster: Cluster, make: Any, eventually: Any
+) -> None:
+    await cluster.watch()
+    ref = cluster.put("mine", make.claim("mine", devices={"r": [0]}))
+    cluster.show()
+    async with cluster.lock.held():
+        preparing = asyncio.create_task(cluster.prepare(ref))
+        await eventually(lambda: sizes(cluster.cache) == (0, 1), "the claim was taken")
+        free = make.claim("mine")
+        del free["status"]
+        cluster.put("mine", free)
+        cluster.put("mine", make.claim("mine", devices={"r": [1]}))
+        cluster.show()
+    assert await preparing == [1]
+
+
+async def test_after_a_new_checkpoint_the_watch_begins_anew(cluster: Cluster, make: Any) -> None:
+    await cluster.watch()
+    cluster.put("one", make.claim("one", devices={"r": [0]}))
+    (cluster.root / "plugins/checkpoint.jsonl").write_bytes(b"")
+    cluster.store.refresh()
+    with contextlib.suppress(ApiError):
+        cluster.show()
+    await cluster.interrupt(ApiError(410, "as the event's handler says"))
+    await cluster.watch()
+    assert cluster.asked_from == ["", ""]
+    two = cluster.put("two", make.claim("two", devices={"r": [1]}))
+    cluster.show()
+    assert await cluster.prepare(two) == [1]
+    assert cluster.reads == []
+
+
 @pytest.mark.parametrize("touched", [False, True])
 async def test_what_was_there_before_the_watch_is_in_doubt(cluster: Cluster, make: Any, touched: bool) -> None:
     """Another process may have prepared and unprepared it."""
@@ -427,6 +534,56 @@ async def test_an_allocation_that_ended_unseen_is_put_right_when_the_watch_goes_
     assert await cluster.prepare(ref) == [1]
 
 
+async def test_the_names_that_the_kubelet_was_given_bring_what_the_claim_has_then(
+    cluster: Cluster, make: Any, eventually: Any
+) -> None:
+    """It has an answer and does not ask again: a name that nobody knows would keep the containers from starting."""
+    await cluster.watch()
+    ref = cluster.put("mine", make.claim("mine", devices={"r": [0]}))
+    cluster.show()
+    free = make.claim("mine")
+    del free["status"]
+    answered: list[str] = []
+    for device in (1, 2, 0):
+        cluster.put("mine", free)
+        cluster.put("mine", make.claim("mine", devices={"r": [device]}))
+        if not answered:
+            [given] = (await cluster.driver.prepare([ref]))[ref.uid]
+            assert given.device == "neuron-device-0"
+            answered += given.cdi_device_ids
+        cluster.show()
+        await eventually(lambda device=device: held(cluster) == {"mine": [device]})
+        assert cdi_names(cluster, ref) >= set(answered)
+        assert device_nodes(cluster, ref, answered) == ["/dev/neuron0"]
+    assert len(cdi_names(cluster, ref)) == 4
+    (cluster.root / "plugins/checkpoint.jsonl").write_bytes(b"")
+    cluster.store.refresh()
+    (cluster.root / f"cdi/{DRIVER}-claim_{ref.uid}.json").unlink()
+    assert await cluster.prepare(ref) == [0]
+    assert len(cdi_names(cluster, ref)) == 4, "they stay when files are rendered anew, and when the checkpoint is lost"
+    await cluster.unprepare(ref)
+    assert await cluster.prepare(ref) == [0]
+    assert len(cdi_names(cluster, ref)) == 2, "the kubelet has forgotten them"
+
+
+async def test_a_second_look_that_fails_is_told(
+    cluster: Cluster, make: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    await cluster.watch()
+    ref = cluster.put("mine", make.claim("mine", devices={"r": [0]}))
+    cluster.show()
+    holder = cluster.put("holder", make.claim("holder", devices={"r": [1]}))
+    free = make.claim("mine")
+    del free["status"]
+    cluster.put("mine", free)
+    cluster.put("mine", make.claim("mine", devices={"r": [1]}))
+    assert await cluster.prepare(ref, holder) == [[0], [1]]
+    cluster.show()
+    await eventually(lambda: not cluster.driver._second_looks)
+    assert held(cluster) == {"mine": [0], "holder": [1]}
+    assert "cannot look at claim team/mine again: claim team/mine is given devices that are still" in caplog.text
+
+
 async def test_its_device_is_given_to_the_new_owner_even_before_that(cluster: Cluster, make: Any) -> None:
     await cluster.watch()
     ref = cluster.put("mine", make.claim("mine", devices={"r": [0]}))
@@ -503,13 +660,12 @@ async def test_over_http(api: Any, kube: Kube, make: Any, eventually: Any) -> No
     now = [0.0]
     cache = ClaimCache(kube, driver=DRIVER, pool=NODE, clock=lambda: now[0])
     seen: list[str] = []
-    cache.announced = seen.append
+    cache.announced = lambda claim: seen.append(claim["metadata"]["uid"])
     following = asyncio.create_task(cache.follow())
     await eventually(lambda: any(path.endswith("/resourceclaims") for _, path in api.requests))
     await eventually(lambda: api._watchers)
     api.put("resourceclaims", make.claim("mine", devices={"r": [1]}))
-    await eventually(lambda: seen)
-    assert seen == ["uid-of-mine"]
+    await eventually(lambda: "uid-of-mine" in seen)
     now[0] = 10.0
     claim = await cache.take("uid-of-mine")
     assert claim
@@ -591,6 +747,21 @@ def held(cluster: Cluster) -> dict[str, list[int]]:
         entry.name: [int(device.device.rpartition("-")[2]) for device in entry.devices]
         for entry in cluster.store.prepared()
     }
+
+
+def cdi_devices(cluster: Cluster, ref: ClaimRef) -> dict[str, Any]:
+    """What the container runtime finds under each name."""
+    spec = json.loads((cluster.root / f"cdi/{DRIVER}-claim_{ref.uid}.json").read_text())
+    return {f"{spec['kind']}={device['name']}": device["containerEdits"] for device in spec["devices"]}
+
+
+def cdi_names(cluster: Cluster, ref: ClaimRef) -> set[str]:
+    return set(cdi_devices(cluster, ref))
+
+
+def device_nodes(cluster: Cluster, ref: ClaimRef, names: list[str]) -> list[str]:
+    edits = [cdi_devices(cluster, ref)[name] for name in names]
+    return [node["path"] for edit in edits for node in edit.get("deviceNodes", ())]
 
 
 def sizes(cache: ClaimCache) -> tuple[int, int]:

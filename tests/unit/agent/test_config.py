@@ -89,6 +89,7 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     (simulation({"NEURON_RT_VISIBLE_CORES": "0"}), "which the driver sets itself: remove it, and ask for the cores"),
     (simulation({"NEURON_RT_ULTRASERVER_MODE": "0"}), "remove it, and write an UltraServerConfig"),
+    (simulation({"NEURON_RT_ULTRASERVER_NODE_ID": "0"}), "remove it, and write an UltraServerConfig"),
     (simulation({"NEURON_SIM_SIMULATED": "false"}), "which the driver sets itself"),
     (simulation({"NEURON_X": 1}), "environment.NEURON_X is 1 and must be a string of at most 256 printable characters"),
     (simulation({"NEURON_X": "x" * 257}), "environment.NEURON_X is \"xxx"),

@@ -189,6 +189,19 @@ async def test_a_holder_that_is_gone_gives_way(setting: Setting, host: Any, make
     assert host.leftovers() == []
 
 
+async def test_a_holder_that_another_process_prepared_gives_way(
+    setting: Setting, host: Any, trn2: SimulatedNode, make: Any
+) -> None:
+    """At the first try, though this one has not read of it yet."""
+    other = Setting(host, trn2)
+    holder, new = other.add(make.claim("holder")), setting.add(make.claim("new"))
+    setting.store.refresh()
+    await other.prepare(holder)
+    (answer,) = await setting.prepare(new)
+    assert len(answer) == 1
+    other.close()
+
+
 async def test_a_holder_that_nobody_can_ask_about_stays(setting: Setting, make: Any) -> None:
     holder, new = setting.add(make.claim("holder")), setting.add(make.claim("new"))
     await setting.prepare(holder)

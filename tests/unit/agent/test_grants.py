@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from neuron_device_model.ultraserver import Seat
 from neuron_device_model.view import GivenChip
 from neuron_dra_driver.allocations.allocation import Allocation
 from neuron_dra_driver.allocations.grants import Grant, grant, is_of
@@ -187,13 +188,19 @@ def test_admin_access_sees_chips_as_the_node_has_them(make: Any, cut: SimulatedN
 # --- UltraServers
 
 
-def ultraserver(make: Any) -> Any:
-    return make.opaque({"apiVersion": "neuron.aws.com/v1", "kind": "UltraServerConfig", "ultraserverMode": 4})
+def ultraserver(make: Any, servers: int = 4) -> Any:
+    return make.opaque({"apiVersion": "neuron.aws.com/v1", "kind": "UltraServerConfig", "ultraserverMode": servers})
+
+
+def member(size: int) -> SimulatedNode:
+    """The first server of an UltraServer; with a size of 0 a server of its own."""
+    alone = node("trn2u.48xlarge", devices="both")
+    return replace(alone, seat=Seat("u5wy80u0o2saugxy", size, 0)) if size else alone
 
 
 def test_an_ultraserver_config_is_for_whole_nodes_of_ultraservers(make: Any, trn2: SimulatedNode) -> None:
     claim = make.claim(devices={"n": ["neuron-node"]}, config=[ultraserver(make)])
-    granted = grant(make.allocation(claim), node("trn2u.48xlarge", devices="both"))
+    granted = grant(make.allocation(claim), member(4))
     assert granted.requests[0].config.ultraserver
     with pytest.raises(
         ClaimError, match=r"neuron_node.* request n is given neuron-node of a trn2.48xlarge: remove the"
@@ -202,8 +209,22 @@ def test_an_ultraserver_config_is_for_whole_nodes_of_ultraservers(make: Any, trn
     with pytest.raises(ClaimError, match=r"request n is given neuron-device-0 of a trn2u.48xlarge"):
         grant(
             make.allocation(make.claim(devices={"n": [0]}, config=[ultraserver(make)])),
-            node("trn2u.48xlarge", devices="both"),
+            member(4),
         )
+
+
+@pytest.mark.parametrize(("size", "possible"), [(0, {1}), (2, {1, 2}), (4, {1, 2, 4}), (36, {1, 2, 4})])
+def test_a_mode_needs_an_ultraserver_of_as_many_servers(make: Any, size: int, possible: set[int]) -> None:
+    for servers in (1, 2, 4):
+        allocation = make.allocation(make.claim(devices={"n": ["neuron-node"]}, config=[ultraserver(make, servers)]))
+        if servers in possible:
+            assert grant(allocation, member(size)).requests[0].config.ultraserver
+        else:
+            where = f"an UltraServer of {size} servers" if size else "no UltraServer"
+            with pytest.raises(
+                ClaimError, match=rf"ultraserverMode is {servers}, and node worker-1 is in {where}.* write ultraserverM"
+            ):
+                grant(allocation, member(size))
 
 
 # --- claims that are prepared while the node changes

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from neuron_device_model.faults import Fault
 from neuron_device_model.partitions import UnknownDevice
+from neuron_device_model.ultraserver import Seat
 from neuron_dra_driver.errors import NodeError
 from neuron_dra_driver.node import from_neuron_node, standalone
 
@@ -46,6 +47,19 @@ def test_faults_taint_what_they_hit() -> None:
     del fault["chip"], fault["core"], fault["message"]
     node = from_neuron_node(neuron_node(faults=[fault]))
     assert all("taints" in device for device in node.devices.values())
+
+
+def test_a_member_of_an_ultraserver_says_so_in_every_device() -> None:
+    seat = {"id": "u5wy80u0o2saugxy", "size": 4, "node": 2}
+    node = from_neuron_node(
+        neuron_node(instanceType="trn2u.48xlarge", devices="both", ultraServer=seat, capacityBlockID="cr-1")
+    )
+    assert node.seat == Seat("u5wy80u0o2saugxy", 4, 2)
+    for device in node.devices.values():
+        assert device["attributes"]["capacityBlockId"] == device["attributes"]["ultraserverId"] == {"string": "cr-1"}
+    alone = from_neuron_node(neuron_node())
+    assert alone.seat is None
+    assert not any("capacityBlockId" in device["attributes"] for device in alone.devices.values())
 
 
 def test_every_name_has_a_meaning_whether_or_not_it_is_offered() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from neuron_dra_driver.allocations.allocation import allocation_on
 from neuron_dra_driver.errors import ClaimError
-from neuron_dra_driver.node import SimulatedNode, standalone
+from neuron_dra_driver.node import SimulatedNode, from_neuron_node, standalone
 
 
 def prepare(store: Any, claim: dict[str, Any], node: SimulatedNode) -> Any:
@@ -177,17 +177,52 @@ def test_our_own_configuration(host: Any, store: Any, make: Any, trn2: Simulated
     }
 
 
-@pytest.mark.parametrize(("servers", "mode"), [(1, "4"), (2, "2"), (4, "1")])
-def test_a_whole_node_of_an_ultraserver(host: Any, store: Any, make: Any, servers: int, mode: str) -> None:
+def trn2u(**seat: Any) -> SimulatedNode:
+    """A trn2u.48xlarge, the last of its UltraServer unless said otherwise."""
+    return from_neuron_node(
+        {
+            "metadata": {"name": "worker-1"},
+            "spec": {
+                "instanceType": "trn2u.48xlarge",
+                "partitions": "logical",
+                "devices": "both",
+                "ultraServer": {"id": "u5wy80u0o2saugxy", "size": 4, "node": 3} | seat,
+                "capacityBlockID": "cr-0123456789abcdef0",
+            },
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("servers", "mode", "node_id", "first"), [(1, "4", "-1", "0"), (2, "2", "1", "1"), (4, "1", "3", "3")]
+)
+def test_a_whole_node_of_an_ultraserver(
+    host: Any, store: Any, make: Any, servers: int, mode: str, node_id: str, first: str
+) -> None:
     parameters = {"apiVersion": "neuron.aws.com/v1", "kind": "UltraServerConfig", "ultraserverMode": servers}
-    node = standalone(name="worker-1", type_name="trn2u.48xlarge", partitions="logical", devices="both")
     claim = make.claim(devices={"n": ["neuron-node"]}, config=[make.opaque(parameters), make.lnc(1)])
-    answer = prepare(store, claim, node)
+    answer = prepare(store, claim, trn2u())
     assert [device.device for device in answer] == ["neuron-node"]
     assert device_files(host) == [[f"/dev/neuron{n}" for n in range(16)]]
-    assert environment(host)["NEURON_RT_ULTRASERVER_MODE"] == mode
+    has = environment(host)
+    assert has["NEURON_RT_ULTRASERVER_MODE"] == mode
+    assert has["NEURON_RT_ULTRASERVER_NODE_ID"] == node_id
+    assert has["NEURON_GLOBAL_TOPOID"] == first
     assert environment(host)["NEURON_LOGICAL_NC_CONFIG"] == "1"
     assert sum(device["core_count"] for device in view(host)["devices"]) == 128
+
+
+def test_the_workers_of_a_set_name_it_alike_and_others_do_not(host: Any, store: Any, make: Any) -> None:
+    def set_of(node: int, servers: int) -> str:
+        parameters = {"apiVersion": "neuron.aws.com/v1", "kind": "UltraServerConfig", "ultraserverMode": servers}
+        claim = make.claim(devices={"n": ["neuron-node"]}, config=[make.opaque(parameters)])
+        prepare(store, claim, trn2u(node=node))
+        return environment(host)["NEURON_RT_ULTRASERVER_SERVER_ID"]
+
+    assert {set_of(node, 4) for node in range(4)} == {"u5wy80u0o2saugxy"}
+    pairs = [set_of(node, 2) for node in range(4)]
+    assert pairs[0] == pairs[1] != pairs[2] == pairs[3]
+    assert {set_of(node, 1) for node in range(4)} == {"0000000000000000"}
 
 
 def test_what_a_device_plugin_gives_has_no_claims_metadata(

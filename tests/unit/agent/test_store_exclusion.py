@@ -117,6 +117,50 @@ def test_what_is_lost_holds_nothing(store: ClaimStore, make: Any, host: Any) -> 
     assert [entry.name for entry in store.prepared()] == ["new"]
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_of_two_cdi_files_with_a_core_the_later_prepare_survives(
+    store: ClaimStore, make: Any, host: Any, again: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One was left by a kill before it had a record; the checkpoint is lost. Preparing again counts as later."""
+    agents = [host.opened(), host.opened()]
+    for agent, name in zip(agents, ("first", "second"), strict=True):
+        killed_before_its_record(agent, make, name)
+    survivor, loser = ("first", "second") if again else ("second", "first")
+    prepare(store, make, survivor, ["neuron-core-0"], node(2))
+    prepare(store, make, "third", ["neuron-core-1"], node(2))
+    host.journal.write_bytes(b"")
+    store.refresh()
+    assert {entry.name for entry in store.prepared()} == {survivor, "third"}
+    assert f"claim team/{loser} is not found again by its CDI file: it names cores" in caplog.text
+    assert f"given to claim team/{survivor} (uid uid-of-{survivor}) later" in caplog.text
+    assert [trace.entry for trace in store.traces() if trace.uid == f"uid-of-{loser}"] == [None]
+
+
+def killed_before_its_record(agent: ClaimStore, make: Any, name: str) -> None:
+    """An agent prepares core 0 for a claim, and nothing but the CDI file tells of it."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(Checkpoint, "put", die)
+        with pytest.raises(Killed):
+            prepare(agent, make, name, ["neuron-core-0"], node(2))
+    agent.close()
+
+
+def test_what_the_checkpoint_has_goes_before_a_cdi_file(store: ClaimStore, make: Any, host: Any) -> None:
+    """One agent is killed in a prepare, the other one gives the core away, and a third agent comes."""
+    killed_before_its_record(host.opened(), make, "killed")
+    prepare(store, make, "second", [0], node(2))
+    third = host.opened()
+    assert [entry.name for entry in third.prepared()] == ["second"]
+    third.close()
+
+
 # --- one LNC on a chip
 
 

@@ -8,6 +8,8 @@ CLUSTER_SCOPED = {
     "ClusterRole",
     "ClusterRoleBinding",
     "DeviceClass",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionPolicyBinding",
     "NeuronNodePool",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
@@ -29,7 +31,10 @@ def everything(request, render):
         release="mine",
         namespace="somewhere",
         kubernetes=request.param,
-        apis=["monitoring.coreos.com/v1/PodMonitor"],
+        apis=[
+            "monitoring.coreos.com/v1/PodMonitor",
+            "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy",
+        ],
     )
 
 

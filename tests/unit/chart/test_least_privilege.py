@@ -61,9 +61,26 @@ def test_the_agent_reports_the_devices_of_claims_of_its_own_node_and_driver_only
     assert not [rule for rule in rules(default) if "resourceclaims/binding" in rule["resources"]]
 
 
-def test_the_operator_reads_pods_and_never_writes_them(default):
+def test_without_gangs_the_operator_reads_pods_and_deletes_those_of_workloads(render):
+    without = rules(render({"gangs": {"enabled": False}}), "neuron-sim-operator")
+    verbs = {verb for rule in without if "pods" in rule["resources"] for verb in rule["verbs"]}
+    assert verbs == {"list", "delete"}
+
+
+def test_with_gangs_every_write_of_the_operator_on_pods_is_held_to_them(default):
     verbs = {v for rule in rules(default, "neuron-sim-operator") if "pods" in rule["resources"] for v in rule["verbs"]}
-    assert verbs == {"list"}
+    assert verbs == {"get", "list", "watch", "create", "patch", "delete"}
+    policy = default.get("ValidatingAdmissionPolicy", "neuron-sim-operator-pods")["spec"]
+    (rule,) = policy["matchConstraints"]["resourceRules"]
+    assert {OPERATION[verb] for verb in verbs & WRITES} == set(rule["operations"])
+    assert policy["failurePolicy"] == "Fail"
+
+
+def test_the_operator_writes_ultraservers_in_its_own_namespace_only(default):
+    everywhere = [rule for role in default.all("ClusterRole") for rule in role["rules"]]
+    for rule in everywhere:
+        if "neuronultraservers" in rule["resources"] and rule["verbs"] != ["list", "delete"]:
+            assert not WRITES & set(rule["verbs"])
 
 
 def test_every_write_of_the_agent_is_held_to_its_node(default):
@@ -84,7 +101,11 @@ def test_every_write_of_the_agent_is_held_to_its_node(default):
 def test_custom_resource_definitions_are_touched_by_hooks_and_by_name_only(default):
     for found in rules(default):
         if "customresourcedefinitions" in found["resources"] and found["verbs"] != ["create"]:
-            assert all(name.endswith(".neuron-sim.dev") for name in found["resourceNames"])
+            ultraservers = {
+                f"{plural}.neuron.aws.com" for plural in ("neuronultraservers", "neuronultraserverworkloads")
+            }
+            others = set(found["resourceNames"]) - ultraservers
+            assert all(name.endswith(".neuron-sim.dev") for name in others)
     for name in (AGENT, "neuron-sim-operator"):
         assert not [rule for rule in rules(default, name) if "customresourcedefinitions" in rule["resources"]]
 

@@ -47,6 +47,8 @@ def test_a_required_value_is_asked_for(render, path):
         ({"driverName": "Neuron AWS"}, "at '/driverName'"),
         ({"driverName": "neuron-device.neuron-sim.dev"}, "at '/driverName'"),
         ({"driverName": "neuroncore.neuron-sim.dev"}, "at '/driverName'"),
+        ({"driverName": "efa.neuron-sim.dev"}, "at '/driverName'"),
+        ({"efa": {"enabled": "yes"}}, "at '/efa/enabled': got string"),
         ({"driverName": "a" * 64}, "at '/driverName': maxLength"),
         ({"extendedResourceName": "neuron"}, "at '/extendedResourceName'"),
         ({"kubeletDir": "var/lib/kubelet"}, "at '/kubeletDir'"),

@@ -1,6 +1,7 @@
 """A fake API server: answers what a test puts in, over real HTTP, to a real kubeconfig."""
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
+
+# the objects of a fleet are a module of this folder
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @dataclass

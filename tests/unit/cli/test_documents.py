@@ -46,6 +46,7 @@ def test_troubleshooting_names_reasons_that_are_given() -> None:
         "CreateContainerError",
         "FailedPrepareDynamicResources",
         "FailedResourceClaimCreation",
+        "SchedulingGated",
     }
     assert named - given == set()
 
@@ -60,7 +61,7 @@ def test_make_targets_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
 def test_commands_exist(document: Path) -> None:
     commands = set(get_command(app).commands)
-    used = set(re.findall(r"^neuron-sim ([a-z]+)", code(document), re.MULTILINE))
+    used = set(re.findall(r"^neuron-sim ([a-z-]+)", code(document), re.MULTILINE))
     assert used <= commands
 
 

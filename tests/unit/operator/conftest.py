@@ -77,7 +77,7 @@ class Cluster:
         return self.put(resource, body)
 
     async def apply(self, resource: Resource, body: Json, *, force: bool) -> Json:
-        name = body["metadata"]["name"]
+        name = _key(body)
         self._write("apply", resource, name)
         current = self.of(resource).get(name)
         uid = body["metadata"].get("uid")
@@ -90,21 +90,42 @@ class Cluster:
         merged["metadata"] = {**(current or {}).get("metadata", {}), **body["metadata"]}
         return self.put(resource, merged)
 
-    async def merge_status(self, resource: Resource, name: str, status: Json) -> Json:
-        self._write("status", resource, name)
-        current = self.of(resource).get(name)
-        if current is None:
-            raise NotFound(404, "NotFound", name)
-        return self.put(resource, {**current, "status": {**current.get("status", {}), **status}})
+    async def merge(self, resource: Resource, name: str, body: Json, *, namespace: str | None = None) -> Json:
+        name = f"{namespace}/{name}" if namespace else name
+        self._write("merge", resource, name)
+        current = self._current(resource, name, body.get("metadata", {}))
+        merged = self.put(resource, _merged(current, body))
+        if "deletionTimestamp" in current["metadata"] and not merged["metadata"].get("finalizers"):
+            self.drop(resource, name)
+        return merged
 
-    async def delete(self, resource: Resource, name: str, *, uid: str | None = None) -> None:
+    async def merge_status(
+        self, resource: Resource, name: str, status: Json, *, namespace: str | None = None, version: str | None = None
+    ) -> Json:
+        name = f"{namespace}/{name}" if namespace else name
+        self._write("status", resource, name)
+        current = self._current(resource, name, {"resourceVersion": version} if version else {})
+        return self.put(resource, _merged(current, {"status": status}))
+
+    async def delete(
+        self, resource: Resource, name: str, *, namespace: str | None = None, uid: str | None = None
+    ) -> None:
+        name = f"{namespace}/{name}" if namespace else name
         self._write("delete", resource, name)
+        current = self._current(resource, name, {"uid": uid} if uid else {})
+        if current["metadata"].get("finalizers"):
+            self.put(resource, _merged(current, {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}))
+        else:
+            self.drop(resource, name)
+
+    def _current(self, resource: Resource, name: str, expected: Json) -> Json:
         current = self.of(resource).get(name)
         if current is None:
             raise NotFound(404, "NotFound", name)
-        if uid is not None and current["metadata"]["uid"] != uid:
-            raise Conflict(409, "Conflict", "uid mismatch")
-        self.drop(resource, name)
+        for field in expected.keys() & {"uid", "resourceVersion"}:
+            if current["metadata"][field] != expected[field]:
+                raise Conflict(409, "Conflict", f"{field} mismatch")
+        return current
 
     def _write(self, verb: str, resource: Resource, name: str) -> None:
         if self.faults:
@@ -117,9 +138,20 @@ def _key(item: Json) -> str:
     return f"{namespace}/{item['metadata']['name']}" if namespace else str(item["metadata"]["name"])
 
 
+def _merged(current: Json, patch: Json) -> Json:
+    """A JSON merge patch: null removes, objects are merged, all else is replaced."""
+    merged = {key: value for key, value in current.items() if patch.get(key, key) is not None}
+    for key, value in patch.items():
+        if value is not None:
+            merged[key] = _merged(current.get(key) or {}, value) if isinstance(value, dict) else value
+    return merged
+
+
 def _selected(item: Json, labels: str, fields: str) -> bool:
     have = item["metadata"].get("labels") or {}
     marked = have.get(names.LABEL_SIMULATED) == "true"
+    if labels and "=" not in labels and labels not in have:
+        return False
     if labels == f"{names.LABEL_SIMULATED}!=true" and marked:
         return False
     if labels == f"{names.LABEL_SIMULATED}=true" and not marked:

@@ -16,10 +16,13 @@ def store():
     return Store(lambda item: item["value"])
 
 
-@pytest.mark.parametrize("unlisted", ["pools", "nodes", "neuron_nodes", "faults", "foreign"])
+STORES = ["pools", "nodes", "neuron_nodes", "faults", "workloads", "ultraservers"]
+
+
+@pytest.mark.parametrize("unlisted", [*STORES, "foreign"])
 def test_there_is_no_snapshot_of_a_cluster_that_is_known_in_part(fleet, unlisted):
     fleet.foreign = ()
-    for name in ("pools", "nodes", "neuron_nodes", "faults"):
+    for name in STORES:
         getattr(fleet, name).replace([], version=1)
     assert fleet.snapshot() is not None
     if unlisted == "foreign":
@@ -107,6 +110,6 @@ def test_any_order_of_events_and_a_list_give_the_same_state(history, data):
 def test_an_empty_fleet_has_a_snapshot_once_everything_was_listed():
     fleet = Fleet(driver_name="x")
     fleet.foreign = ()
-    for store in (fleet.pools, fleet.nodes, fleet.neuron_nodes, fleet.faults):
-        store.replace([], version=1)
+    for name in STORES:
+        getattr(fleet, name).replace([], version=1)
     assert fleet.snapshot().nodes == []

@@ -106,6 +106,78 @@ async def test_where_a_device_plugin_could_serve_it_nothing_is_said(cluster, pod
     assert events(cluster) == []
 
 
+def claims_of(item, *names):
+    item["spec"]["resourceClaims"] = [{"name": name, "resourceClaimName": name} for name in names]
+    return item
+
+
+def resource_claim(name, *, count, device_class="neuron.aws.com"):
+    exactly = {"deviceClassName": device_class, "count": count}
+    devices = {"requests": [{"name": "neurons", "exactly": exactly}]}
+    return {"metadata": {"name": name, "namespace": "team"}, "spec": {"devices": devices}}
+
+
+@pytest.fixture
+async def world(cluster, fleet, pods):
+    """A node whose agent serves, AWS's class, and a claim for more chips than it has and one for as many."""
+    looking = await pods()
+    ready = {"type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "x"}
+    await cluster.merge_status(kube.NEURON_NODES, "worker", {"conditions": [ready]})
+    expression = 'device.attributes["neuron.aws.com"].resourceType == "neuron_device"'
+    for name in ("neuron.aws.com", "somebody.else"):
+        aws = {"metadata": {"name": name}, "spec": {"selectors": [{"cel": {"expression": expression}}]}}
+        cluster.put(kube.DEVICE_CLASSES, aws)
+    for item in (resource_claim("many", count=17), resource_claim("enough", count=16)):
+        cluster.put(kube.CLAIMS, item)
+    cluster.put(kube.CLAIMS, resource_claim("foreign", count=17, device_class="somebody.else"))
+    await survey.list_objects(fleet, cluster)
+    return looking
+
+
+async def test_a_pod_that_has_waited_is_told_what_explain_says(cluster, world):
+    cluster.put(kube.PODS, claims_of(pod("train", container()), "many"))
+    await world.look(NOW)
+    (event,) = events(cluster)
+    assert (event["reason"], event["regarding"]["name"]) == ("WaitsForNeuronDevices", "train")
+    assert event["note"].startswith("The node cannot take the pod: worker: has 16 chips, and 17 are asked for")
+    await world.look(NOW + timedelta(minutes=10))
+    assert len(events(cluster)) == 1
+
+
+async def test_a_claim_that_nobody_made_is_told_because_the_scheduler_is_silent(cluster, world):
+    cluster.put(kube.PODS, claims_of(pod("train", container()), "gone"))
+    await world.look(NOW)
+    (event,) = events(cluster)
+    assert "ResourceClaim gone does not exist in namespace team" in event["note"]
+
+
+async def test_pods_that_fit_or_are_new_or_held_back_or_somebody_elses_are_not_told(cluster, world):
+    cluster.put(kube.PODS, claims_of(pod("fits", container()), "enough"))
+    cluster.put(kube.PODS, claims_of(pod("foreign", container()), "foreign"))
+    gated = claims_of(pod("gated", container()), "many")
+    gated["spec"]["schedulingGates"] = [{"name": "example.com/wait"}]
+    cluster.put(kube.PODS, gated)
+    new = claims_of(pod("new", container()), "many")
+    new["metadata"]["creationTimestamp"] = "2026-11-20T23:59:45Z"
+    cluster.put(kube.PODS, new)
+    await world.look(NOW)
+    assert events(cluster) == []
+    # new no more, after the rest that explaining takes
+    await world.look(NOW + timedelta(seconds=60))
+    assert [event["regarding"]["name"] for event in events(cluster)] == ["new"]
+
+
+async def test_a_few_are_explained_at_a_time(cluster, world):
+    for number in range(25):
+        cluster.put(kube.PODS, claims_of(pod(f"p{number}", container()), "many"))
+    await world.look(NOW)
+    assert len(events(cluster)) == 10
+    await world.look(NOW + timedelta(seconds=10))
+    assert len(events(cluster)) == 10
+    await world.look(NOW + timedelta(minutes=5))
+    assert len(events(cluster)) == 20
+
+
 async def test_an_event_that_was_refused_is_tried_again_and_hinders_no_other(cluster, pods):
     looking = await pods(pod("a", container(neuroncore=64)), pod("b", container(neuroncore=64)))
     cluster.faults = [ApiError(403, "Forbidden", "namespace team is terminating")]

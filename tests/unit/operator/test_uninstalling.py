@@ -12,9 +12,9 @@ def claim(name="claim", *, driver=names.AWS_DRIVER_NAME, pods=("pod",)):
     return {"metadata": {"name": name, "namespace": "team"}, "status": status}
 
 
-def simulated_slice():
-    metadata = {"name": "worker-slice", "labels": {names.LABEL_SIMULATED: "true"}}
-    return {"metadata": metadata, "spec": {"driver": names.AWS_DRIVER_NAME}}
+def simulated_slice(name="worker-slice", driver=names.AWS_DRIVER_NAME):
+    metadata = {"name": name, "labels": {names.LABEL_SIMULATED: "true"}}
+    return {"metadata": metadata, "spec": {"driver": driver}}
 
 
 @pytest.fixture
@@ -30,9 +30,10 @@ def run(cluster, said):
     return run
 
 
-async def test_it_refuses_with_the_list_of_pods_and_changes_nothing(cluster, pool, run, said):
+@pytest.mark.parametrize("driver", [names.AWS_DRIVER_NAME, names.EFA_DRIVER_NAME])
+async def test_it_refuses_with_the_list_of_pods_and_changes_nothing(cluster, pool, run, said, driver):
     cluster.put(kube.POOLS, pool())
-    cluster.put(kube.CLAIMS, claim(pods=("a", "b")))
+    cluster.put(kube.CLAIMS, claim(driver=driver, pods=("a", "b")))
     assert await run() == 1
     assert "  team/a (claim)" in said
     assert "  team/b (claim)" in said
@@ -46,7 +47,7 @@ async def test_claims_that_hold_nothing_of_ours_are_no_hindrance(cluster, run, o
 
 
 def test_claims_without_status_are_no_hindrance():
-    assert uninstall.holders([{"metadata": {"name": "c", "namespace": "n"}}], driver_name="x") == []
+    assert uninstall.holders([{"metadata": {"name": "c", "namespace": "n"}}], driver_names=("x",)) == []
 
 
 async def test_it_cleans_up_even_where_the_operator_does_not_run(cluster, node, pool, fault, settle, run, said):
@@ -58,6 +59,18 @@ async def test_it_cleans_up_even_where_the_operator_does_not_run(cluster, node, 
     assert cluster.of(kube.POOLS) == cluster.of(kube.NEURON_NODES) == cluster.of(kube.FAULTS) == {}
     assert cluster.of(kube.NODES)["worker"]["metadata"]["labels"] == {}
     assert said[-1] == "nothing is left"
+
+
+async def test_workloads_and_ultraservers_of_ours_go_and_no_others(cluster, run):
+    mine = {"name": "mine", "namespace": "team", "finalizers": [names.FINALIZER_ULTRASERVERS]}
+    cluster.put(kube.ULTRASERVER_WORKLOADS, {"metadata": mine})
+    cluster.put(kube.ULTRASERVER_WORKLOADS, {"metadata": {"name": "theirs", "namespace": "team"}})
+    made = {"name": "cr-1", "namespace": "sim", "labels": {names.LABEL_SIMULATED: "true"}}
+    cluster.put(kube.ULTRASERVERS, {"metadata": made})
+    cluster.put(kube.ULTRASERVERS, {"metadata": {"name": "theirs", "namespace": "aws"}})
+    assert await run() == 0
+    assert list(cluster.of(kube.ULTRASERVER_WORKLOADS)) == ["team/theirs"]
+    assert list(cluster.of(kube.ULTRASERVERS)) == ["aws/theirs"]
 
 
 async def test_it_can_be_run_again(cluster, run):
@@ -92,8 +105,10 @@ async def test_resources_of_our_own_device_plugin_that_the_kubelet_still_reports
 async def test_slices_that_no_agent_deletes_are_deleted_in_the_end(cluster, run, said, monkeypatch):
     monkeypatch.setattr(uninstall, "_POLL", 0.0)
     cluster.put(kube.SLICES, simulated_slice())
-    assert await run(timeout=0.02) == 0
-    assert any("worker-slice" in line for line in said)
+    cluster.put(kube.SLICES, simulated_slice("efa-slice", names.EFA_DRIVER_NAME))
+    assert await run(timeout=0.3) == 0
+    for name in ("worker-slice", "efa-slice"):
+        assert any(name in line for line in said)
     assert cluster.of(kube.SLICES) == {}
 
 
@@ -103,13 +118,24 @@ async def test_it_gives_up_in_time_and_says_what_is_left(cluster, run, said):
     assert "1 ResourceSlices" in said[-1]
 
 
+async def test_crds_of_aws_are_left_alone(cluster, said):
+    name = "neuronultraservers.neuron.aws.com"
+    cluster.put(kube.CRDS, {"metadata": {"name": name}, "spec": "theirs"})
+    for manifest in crds.manifests():
+        if manifest["metadata"]["name"] != name:
+            conditions = {"conditions": [{"type": "Established", "status": "True"}]}
+            cluster.put(kube.CRDS, {**manifest, "status": conditions})
+    assert await definitions.delete(cluster, timeout=1, say=said.append) == 0
+    assert list(cluster.of(kube.CRDS)) == [name]
+
+
 async def test_crds_are_installed_and_deleted_and_both_again(cluster, said):
     for manifest in crds.manifests():
         status = {"conditions": [{"type": "Established", "status": "True"}]}
         cluster.put(kube.CRDS, {**manifest, "status": status})
     for _ in range(2):
         assert await definitions.install(cluster, timeout=1, say=said.append) == 0
-    assert len(cluster.of(kube.CRDS)) == 3
+    assert len(cluster.of(kube.CRDS)) == len(crds.manifests())
     for _ in range(2):
         assert await definitions.delete(cluster, timeout=1, say=said.append) == 0
     assert cluster.of(kube.CRDS) == {}

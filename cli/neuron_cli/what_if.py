@@ -1,0 +1,345 @@
+"""``neuron-sim what-if``: where a manifest would land, without applying it.
+
+Gangs go through the operator's own placement, in the order of the file, each seeing what those before it took. For
+other pods the nodes are told that could take them now. Nothing is written; the API server is asked by dry runs whether
+it would accept the objects.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from neuron_operator import names
+from neuron_operator.conditions import listing
+from neuron_operator.explaining.explanation import Explanation, Facts
+from neuron_operator.explaining.landing import land
+from neuron_operator.gangs.names import LABEL_GANG
+from neuron_operator.placement import Board, Refusal
+from rich.console import Console
+from rich.text import Text
+
+from neuron_cli import gang_view, reading
+from neuron_cli.cluster import Cluster, ClusterError, Refused
+from neuron_cli.facts import RESOURCE_API
+from neuron_cli.gang_view import Gangs
+
+Object = dict[str, Any]
+
+# What the API server is asked about, by kind.
+PATHS = {
+    "Pod": "/api/v1/namespaces/{}/pods",
+    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "ReplicaSet": "/apis/apps/v1/namespaces/{}/replicasets",
+    "StatefulSet": "/apis/apps/v1/namespaces/{}/statefulsets",
+    "Job": "/apis/batch/v1/namespaces/{}/jobs",
+    "ResourceClaim": f"{RESOURCE_API}/namespaces/{{}}/resourceclaims",
+    "ResourceClaimTemplate": f"{RESOURCE_API}/namespaces/{{}}/resourceclaimtemplates",
+}
+_EXISTS = 409
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Pods of a manifest that are alike."""
+
+    name: str
+    """As in `Job train`."""
+    namespace: str
+    pod: Object
+    count: int
+
+    @property
+    def gang(self) -> str:
+        """The gang that its pods are in; empty if they are in none."""
+        return str((self.pod["metadata"].get("labels") or {}).get(LABEL_GANG) or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a file has."""
+
+    workloads: tuple[Workload, ...]
+    claims: tuple[Object, ...]
+    templates: tuple[Object, ...]
+    objects: tuple[Object, ...]
+    """Those that the API server is asked about."""
+    ignored: tuple[str, ...]
+    """Kinds that say nothing about where pods land."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Where a workload would land."""
+
+    workload: str
+    gang: str | None = None
+    pods: int
+    lands: int
+    """How many of its pods would find a node now; of a gang all or none."""
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    """A gang: its nodes and how many pods each gets. Else: nodes that could take some, and how many."""
+    domain: str | None = None
+    hops: int | None = None
+    summary: str
+    why: Explanation | None = None
+
+
+class BadManifest(ValueError):
+    """The file is no manifest; the message says what is wrong."""
+
+
+def read(source: str) -> list[Object]:
+    """The objects of a file, or of standard input for `-`."""
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        documents = [each for each in yaml.safe_load_all(text) if each]
+    except OSError as error:
+        raise BadManifest(f"{source} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise BadManifest(f"{source} is no YAML: {' '.join(str(error).split())}") from None
+    found = [item for each in documents for item in (each.get("items", [each]) if isinstance(each, dict) else [each])]
+    if not all(isinstance(each, dict) and "kind" in each and "metadata" in each for each in found):
+        raise BadManifest(f"{source} has something that is no Kubernetes object: each needs kind and metadata")
+    if not found:
+        raise BadManifest(f"{source} is empty")
+    return found
+
+
+def manifest(items: Sequence[Object], *, namespace: str) -> Manifest:
+    """Sort the objects of a file; those without a namespace are of the given one."""
+    placed = [{**item, "metadata": {"namespace": namespace, **item["metadata"]}} for item in items]
+    workloads: list[Workload] = []
+    ignored: list[str] = []
+    for item in placed:
+        found = list(_workloads(item))
+        workloads += found
+        if not found and item["kind"] not in ("ResourceClaim", "ResourceClaimTemplate"):
+            ignored.append(item["kind"])
+    return Manifest(
+        workloads=tuple(workloads),
+        claims=tuple(each for each in placed if each["kind"] == "ResourceClaim"),
+        templates=tuple(each for each in placed if each["kind"] == "ResourceClaimTemplate"),
+        objects=tuple(each for each in placed if each["kind"] in PATHS),
+        ignored=tuple(dict.fromkeys(ignored)),
+    )
+
+
+def _workloads(item: Object) -> Iterator[Workload]:
+    """The pods that an object makes."""
+    kind, spec = item["kind"], item.get("spec") or {}
+    name = f"{kind} {item['metadata'].get('name') or item['metadata'].get('generateName')}"
+    match kind:
+        case "Pod":
+            yield _of(item, name, item, 1)
+        case "Deployment" | "ReplicaSet" | "StatefulSet":
+            yield _of(item, name, spec.get("template"), _number(spec.get("replicas"), 1))
+        case "Job":
+            yield _of(item, name, spec.get("template"), _parallel(spec))
+        case "CronJob":
+            job = (spec.get("jobTemplate") or {}).get("spec") or {}
+            yield _of(item, name, job.get("template"), _parallel(job))
+        case "JobSet":
+            for group in spec.get("replicatedJobs") or ():
+                job = (group.get("template") or {}).get("spec") or {}
+                count = _number(group.get("replicas"), 1) * _parallel(job)
+                yield _of(item, f"{name}, job {group.get('name')}", job.get("template"), count)
+        case "LeaderWorkerSet":
+            groups, made = _number(spec.get("replicas"), 1), spec.get("leaderWorkerTemplate") or {}
+            workers = _number(made.get("size"), 1) - ("leaderTemplate" in made)
+            if "leaderTemplate" in made:
+                yield _of(item, f"{name}, leaders", made["leaderTemplate"], groups)
+            yield _of(item, f"{name}, workers", made.get("workerTemplate"), groups * workers)
+
+
+def _of(item: Object, name: str, template: Object | None, count: int) -> Workload:
+    metadata, made = item["metadata"], template or {}
+    pod = {
+        "metadata": {
+            "name": metadata.get("name") or metadata.get("generateName") or "pod",
+            "namespace": metadata["namespace"],
+            "labels": (made.get("metadata") or {}).get("labels") or {},
+            "annotations": (made.get("metadata") or {}).get("annotations") or {},
+        },
+        "spec": _spec(made.get("spec") or {}),
+        "status": {},
+    }
+    return Workload(name, metadata["namespace"], pod, count)
+
+
+def _spec(written: Object) -> Object:
+    """A pod's spec as the API server completes it, without gates: what counts is where it lands when they open."""
+    spec = {key: value for key, value in written.items() if key != "schedulingGates"}
+    for kind in ("containers", "initContainers"):
+        if kind in spec:
+            spec[kind] = [{**container, "resources": _resources(container)} for container in spec[kind] or ()]
+    return spec
+
+
+def _resources(container: Object) -> Object:
+    """A limit without a request is a request, too."""
+    resources = container.get("resources") or {}
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    return {**resources, "requests": {**limits, **requests}}
+
+
+def _number(found: Any, otherwise: int) -> int:
+    return found if isinstance(found, int) else otherwise
+
+
+def _parallel(job: Object) -> int:
+    parallelism = _number(job.get("parallelism"), 1)
+    return min(parallelism, _number(job.get("completions"), parallelism))
+
+
+def answers(wanted: Manifest, facts: Facts, gangs: Gangs) -> list[Answer]:
+    """Where each workload would land, in the order of the file."""
+    found: list[Answer] = []
+    board = Board(gangs.fleet)
+    placed: set[tuple[str, str]] = set()
+    for workload in wanted.workloads:
+        if workload.gang:
+            key = (workload.namespace, workload.gang)
+            if key not in placed:  # its pods may come from several objects
+                placed.add(key)
+                found.append(_gang(workload, wanted, gangs, board))
+            continue
+        answer, facts = _pods(workload, facts)
+        found.append(answer)
+    return found
+
+
+def _gang(workload: Workload, wanted: Manifest, gangs: Gangs, board: Board) -> Answer:
+    made = [each for each in wanted.workloads if (each.namespace, each.gang) == (workload.namespace, workload.gang)]
+    asked = gang_view.wish(gangs, gang_view.as_member(workload.pod, f"{workload.pod['metadata']['name']}-0"))
+    name = ", ".join(each.name for each in made)
+    if isinstance(asked, str):
+        return Answer(workload=name, gang=workload.gang, pods=workload.count, lands=0, summary=asked)
+    result = board.place(asked)
+    count = sum(each.count for each in made)
+    if isinstance(result, Refusal):
+        text = " ".join(result.reasons)
+        return Answer(workload=name, gang=workload.gang, pods=asked.size, lands=0, summary=text)
+    board.take(result)
+    nodes = {node: result.nodes.count(node) for node in dict.fromkeys(result.nodes)}
+    text = f"All {asked.size} pods land together, in {asked.level} {result.domain}: {listing(list(nodes))}"
+    if count < asked.size:
+        text += f". The file makes {count} of them: the gang waits until all {asked.size} exist"
+    elif count > asked.size:
+        text += f". The file makes {count}: those beyond the gang's size get no place"
+    return Answer(
+        workload=name,
+        gang=workload.gang,
+        pods=asked.size,
+        lands=asked.size,
+        nodes=nodes,
+        domain=result.domain,
+        hops=result.cost,
+        summary=text,
+    )
+
+
+def _pods(workload: Workload, facts: Facts) -> tuple[Answer, Facts]:
+    landing, after = land(workload.pod, workload.count, facts)
+    pods = "The pod" if workload.count == 1 else f"All {workload.count} pods"
+    some = listing([f"{node} ({count})" if workload.count > 1 else node for node, count in landing.nodes.items()])
+    if not landing.wanted:
+        text = "It makes no pods"
+    elif landing.room == landing.wanted:
+        text = f"{pods} would find a node now; {len(landing.nodes)} of {len(facts.nodes)} could take some: {some}"
+    elif landing.room:
+        text = f"{landing.room} of {workload.count} pods would find a node now: {some}. For the rest: no node is left"
+    else:
+        text = landing.why.summary
+    if landing.room and landing.why.not_read:
+        text += ". Selectors that were not evaluated could rule nodes out"
+    return (
+        Answer(
+            workload=workload.name,
+            pods=workload.count,
+            lands=landing.room,
+            nodes=landing.nodes,
+            summary=text,
+            why=None if landing.room == landing.wanted else landing.why,
+        ),
+        after,
+    )
+
+
+def ask(
+    cluster: Cluster, items: Sequence[Object], *, namespace: str | None
+) -> tuple[list[str], Manifest, list[Answer]]:
+    """What the API server refuses, what the file has, and where it would land."""
+    wanted = manifest(items, namespace=namespace or cluster.namespace)
+    spaces = list(dict.fromkeys(workload.namespace for workload in wanted.workloads))
+    if len(spaces) > 1:
+        raise ClusterError(
+            f"the file has workloads of several namespaces ({', '.join(spaces)}): ask for each by itself"
+        )
+    space = spaces[0] if spaces else cluster.namespace
+    refused = list(_refused(cluster, wanted.objects))
+    facts = reading.facts(cluster, space, pods=True)
+    facts = replace(facts, known=_with(facts.known, wanted))
+    gangs = reading.gangs(cluster, space, driver_name=names.AWS_DRIVER_NAME)
+    gang_view.know(gangs, claims=wanted.claims, templates=wanted.templates)
+    return refused, wanted, answers(wanted, facts, gangs)
+
+
+def _with(known: Any, wanted: Manifest) -> Any:
+    def by_name(items: Sequence[Object]) -> dict[tuple[str, str], Object]:
+        return {(item["metadata"]["namespace"], item["metadata"]["name"]): item for item in items}
+
+    return replace(
+        known,
+        claims={**by_name(wanted.claims), **known.claims},
+        templates={**known.templates, **by_name(wanted.templates)},
+    )
+
+
+def _refused(cluster: Cluster, objects: Sequence[Object]) -> Iterator[str]:
+    for item in objects:
+        path = PATHS[item["kind"]].format(item["metadata"]["namespace"])
+        try:
+            cluster.dry_run(path, item, fieldValidation="Strict")
+        except Refused as refused:
+            if refused.status != _EXISTS:
+                yield f"{item['kind']} {item['metadata'].get('name')}: {refused}"
+
+
+def document(refused: Sequence[str], wanted: Manifest, found: Sequence[Answer]) -> Object:
+    """The form for programs."""
+    return {
+        "lands": lands(refused, found),
+        "refused": list(refused),
+        "ignored": list(wanted.ignored),
+        "workloads": [asdict(each) for each in found],
+    }
+
+
+def lands(refused: Sequence[str], found: Sequence[Answer]) -> bool:
+    """Whether all of it would run."""
+    return not refused and all(each.lands >= each.pods for each in found)
+
+
+def show(refused: Sequence[str], wanted: Manifest, found: Sequence[Answer], *, output: str) -> None:
+    """Print it."""
+    if output == "json":
+        print(json.dumps(document(refused, wanted, found), indent=2))
+        return
+    console = Console()
+    for sentence in refused:
+        console.print(Text.assemble(("✗ ", "red"), "the API server refuses ", sentence), soft_wrap=True)
+    for each in found:
+        mark = ("✓ ", "green") if each.lands >= each.pods else ("✗ ", "red")
+        of = f" (gang {each.gang})" if each.gang else ""
+        console.print(Text.assemble(mark, (f"{each.workload}{of}", "bold")), soft_wrap=True)
+        console.print(Text(f"  {each.summary}"), soft_wrap=True)
+        for remedy in each.why.remedies if each.why else ():
+            console.print(Text(f"  → {remedy}"), soft_wrap=True)
+    if not found:
+        console.print("Nothing in it makes pods that are looked at.")
+    if wanted.ignored:
+        console.print(Text(f"Not looked at: {', '.join(wanted.ignored)}", style="dim"), soft_wrap=True)

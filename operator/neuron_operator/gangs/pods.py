@@ -1,0 +1,231 @@
+"""A pod of a gang: the little of it that decides anything, the patch that lets it go, and how it is made anew.
+
+A pod is let go by one patch that writes its node, a toleration and the reservation's id and removes the gate. From
+then on the pod itself says which place of the gang it has taken, so no list of our own can disagree with it.
+
+A gate cannot be put back. So a pod that was let go in vain is deleted; its controller makes another one, and where
+there is no controller, `anew` is what we make.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from neuron_operator.gangs import names
+from neuron_operator.placement import LEVELS, Level
+
+Json = Mapping[str, Any]
+
+DEFAULT_LEVEL: Final[Level] = "ultraserver"
+DEFAULT_TIMEOUT: Final = 300
+_LONGEST_TIMEOUT = 7 * 24 * 3600
+_LARGEST = 10_000
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_FINISHED = ("Succeeded", "Failed")
+TOLERATION: Final = {"key": names.TAINT, "operator": "Exists", "effect": "NoSchedule"}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the labels and annotations of a pod ask for."""
+
+    size: int
+    level: Level
+    timeout: int
+    """Seconds from the reservation to the last pod's node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a pod needs of nodes, as it is written in its spec."""
+
+    spec: Json
+    """Containers' resources, resourceClaims, nodeSelector, affinity and tolerations; nothing else of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A pod with the label of a gang."""
+
+    namespace: str
+    name: str
+    uid: str
+    gang: str
+    terms: Terms | str
+    """A sentence if they cannot be understood."""
+    phase: str
+    gates: tuple[str, ...]
+    reservation: str
+    """By which it was let go; empty if it was not."""
+    sent: str
+    """The node to which it was let go."""
+    pinned: bool
+    """Its nodeSelector has a host name."""
+    node: str
+    """Where it is bound."""
+    leaving: bool
+    bare: bool
+    """No controller makes it anew."""
+    index: int | None
+    created: str
+    why_not: str
+    """The scheduler's words while it has no node."""
+    wish: Wish
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its gang."""
+        return self.namespace, self.gang
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is to run, or does."""
+        return not self.leaving and self.phase not in _FINISHED
+
+    @property
+    def gated(self) -> bool:
+        """Whether it waits for us, and for nobody else: the gates of others come first."""
+        return self.alive and self.gates == (names.GATE,)
+
+    @property
+    def placed(self) -> bool:
+        """Whether we let it go, to a node that it has or waits for."""
+        return self.alive and bool(self.reservation) and names.GATE not in self.gates
+
+    @property
+    def place(self) -> str:
+        """The node of a pod that was let go."""
+        return self.node or self.sent
+
+    @property
+    def order(self) -> tuple[int, str, str]:
+        """Pods of a gang in the order of their numbers, else of their names."""
+        return (_LARGEST if self.index is None else self.index), self.name, self.uid
+
+
+def member(pod: Json) -> Member:
+    """The projection of a pod with a gang's label."""
+    metadata, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    return Member(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        gang=labels.get(names.LABEL_GANG, ""),
+        terms=terms(labels, annotations),
+        phase=status.get("phase") or "Pending",
+        gates=tuple(gate["name"] for gate in spec.get("schedulingGates") or ()),
+        reservation=annotations.get(names.ANNOTATION_RESERVATION, ""),
+        sent=annotations.get(names.ANNOTATION_PLACE, ""),
+        pinned=names.HOSTNAME in (spec.get("nodeSelector") or {}),
+        node=spec.get("nodeName") or "",
+        leaving="deletionTimestamp" in metadata,
+        bare=not any(owner.get("controller") for owner in metadata.get("ownerReferences") or ()),
+        index=_index(labels),
+        created=metadata.get("creationTimestamp") or "",
+        why_not=_why_not(status),
+        wish=Wish(_of_wish(spec)),
+    )
+
+
+def terms(labels: Mapping[str, str], annotations: Mapping[str, str]) -> Terms | str:
+    """What a pod's labels and annotations ask for, or a sentence that says what is wrong with them."""
+    name, size = labels.get(names.LABEL_GANG, ""), labels.get(names.LABEL_SIZE)
+    if not _NAME.fullmatch(name):
+        return (
+            f'The label {names.LABEL_GANG}: "{name}" names no gang: use lower-case letters, digits and -, at most 63 of'
+            " them, because a NeuronGang gets this name"
+        )
+    if size is None:
+        return f"The label {names.LABEL_SIZE} is missing: say how many pods the gang {name} has"
+    if not size.isascii() or not size.isdecimal() or not 1 <= int(size) <= _LARGEST:
+        return f'The label {names.LABEL_SIZE}: "{size}" is no size: give a whole number from 1 to {_LARGEST}'
+    level = annotations.get(names.TOPOLOGY) or labels.get(names.TOPOLOGY) or DEFAULT_LEVEL
+    if level not in LEVELS:
+        return f'{names.TOPOLOGY}: "{level}" is not known: use one of {", ".join(LEVELS)}'
+    timeout = _seconds(annotations.get(names.ANNOTATION_TIMEOUT))
+    if timeout is None:
+        text = annotations[names.ANNOTATION_TIMEOUT]
+        return f'The annotation {names.ANNOTATION_TIMEOUT}: "{text}" is no time: write it like 90s, 5m or 1h30m'
+    return Terms(int(size), level, timeout)
+
+
+def patch(member: Member, *, node: str, hostname: str, reservation: str) -> dict[str, Any]:
+    """The one merge patch that lets a pod go to a node, whose label says its host name."""
+    spec: dict[str, Any] = {
+        "schedulingGates": None,
+        "tolerations": [*(member.wish.spec.get("tolerations") or ()), TOLERATION],
+    }
+    annotations = {names.ANNOTATION_RESERVATION: reservation, names.ANNOTATION_PLACE: node}
+    if not member.pinned:
+        spec["nodeSelector"] = {names.HOSTNAME: hostname}
+        annotations[names.ANNOTATION_PINNED] = "true"
+    return {"metadata": {"uid": member.uid, "annotations": annotations}, "spec": spec}
+
+
+def anew(pod: Json) -> dict[str, Any]:
+    """What to create in the place of a bare pod that is rolled back: the pod as it was before we let it go."""
+    metadata, spec = pod["metadata"], dict(pod["spec"])
+    annotations = dict(metadata.get("annotations") or {})
+    pinned = annotations.pop(names.ANNOTATION_PINNED, "")
+    for gone in (names.ANNOTATION_RESERVATION, names.ANNOTATION_PLACE):
+        annotations.pop(gone, None)
+    for gone in ("nodeName", "ephemeralContainers"):
+        spec.pop(gone, None)
+    if pinned:
+        selector = {
+            key: value for key, value in (spec.pop("nodeSelector", None) or {}).items() if key != names.HOSTNAME
+        }
+        if selector:
+            spec["nodeSelector"] = selector
+    spec["tolerations"] = [found for found in spec.get("tolerations") or () if found != TOLERATION]
+    spec["schedulingGates"] = [{"name": names.GATE}]
+    kept = {key: metadata[key] for key in ("name", "namespace", "labels", "ownerReferences") if metadata.get(key)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": kept | ({"annotations": annotations} if annotations else {}),
+        "spec": spec,
+    }
+
+
+def _seconds(text: str | None) -> int | None:
+    if text is None:
+        return DEFAULT_TIMEOUT
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not any(match.groups()):
+        return None
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    total = 3600 * hours + 60 * minutes + seconds
+    return total if 1 <= total <= _LONGEST_TIMEOUT else None
+
+
+def _index(labels: Mapping[str, str]) -> int | None:
+    numbers = (labels.get(label, "") for label in names.LABELS_INDEX)
+    return next((int(number) for number in numbers if number.isascii() and number.isdecimal()), None)
+
+
+def _why_not(status: Json) -> str:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return str(condition.get("message") or "")
+    return ""
+
+
+def _of_wish(spec: Json) -> dict[str, Any]:
+    kept = {key: spec[key] for key in ("nodeSelector", "tolerations", "resourceClaims") if spec.get(key)}
+    if required := (spec.get("affinity") or {}).get("nodeAffinity"):
+        kept["affinity"] = {"nodeAffinity": required}
+    for key in ("containers", "initContainers"):
+        if found := _containers(spec.get(key) or ()):
+            kept[key] = found
+    return kept
+
+
+def _containers(containers: Sequence[Json]) -> list[dict[str, Any]]:
+    return [
+        {key: container[key] for key in ("resources", "restartPolicy") if container.get(key)}
+        for container in containers
+    ]

@@ -1,0 +1,117 @@
+"""Carrying out a plan. A write that fails does not stop the others; what remains is in the next plan.
+
+Two orders are kept. A workload is let go only when all of its pods were asked to go. And Events come before the
+statuses that make them unnecessary (``conditions`` explains it).
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import TypeVar
+
+from neuron_operator import kube, metrics
+from neuron_operator.fleet import Fleet
+from neuron_operator.kube import Api, ApiError, Conflict, NotFound
+from neuron_operator.ultraservers.claims import Pod
+from neuron_operator.ultraservers.planning import Finalizers, Named, Plan, Status
+
+T = TypeVar("T")
+
+_AT_ONCE = 8
+
+logger = logging.getLogger(__name__)
+
+
+async def apply(plan: Plan, *, api: Api, fleet: Fleet, asked: set[str]) -> int:
+    """Write what the plan names; returns how many writes failed. Pods that were asked to go are added to `asked`."""
+    writer = _Writer(api, fleet, asked)
+    unsent = await _each(plan.events, writer.send, "Event", "create")
+    failed = await _each(plan.pods, writer.delete_pod, "Pod", "delete")
+    if not failed:
+        failed += await _each(plan.removals, writer.set_finalizers, "NeuronUltraServerWorkload", "patch")
+    failed += await _each(plan.additions, writer.set_finalizers, "NeuronUltraServerWorkload", "patch")
+    failed += await _each(plan.template_deletions, writer.delete_template, "ResourceClaimTemplate", "delete")
+    failed += await _each(plan.templates, writer.create_template, "ResourceClaimTemplate", "create")
+    failed += await _each(plan.table_deletions, writer.delete_table, "NeuronUltraServer", "delete")
+    failed += await _each(plan.tables, writer.apply_table, "NeuronUltraServer", "apply")
+    # without its Event a status change would go untold for ever
+    if unsent == 0:
+        failed += await _each(plan.statuses, writer.write_status, "NeuronUltraServerWorkload", "patch")
+        failed += await _each(plan.table_statuses, writer.write_table_status, "NeuronUltraServer", "patch")
+    return failed + unsent
+
+
+async def _each(items: Iterable[T], write: Callable[[T], Awaitable[None]], kind: str, verb: str) -> int:
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(item: T) -> int:
+        async with gate:
+            try:
+                await write(item)
+            except ApiError as error:
+                metrics.WRITES.labels(kind, verb, "failed").inc()
+                logger.warning("%s of a %s failed, will be tried again: %s", verb, kind, error)
+                return 1
+            metrics.WRITES.labels(kind, verb, "done").inc()
+            return 0
+
+    return sum(await asyncio.gather(*(one(item) for item in items)))
+
+
+class _Writer:
+    def __init__(self, api: Api, fleet: Fleet, asked: set[str]) -> None:
+        self._api = api
+        self._fleet = fleet
+        self._asked = asked
+
+    async def send(self, event: kube.Json) -> None:
+        with suppress(Conflict):  # sent before
+            await self._api.create(kube.EVENTS, event)
+
+    async def delete_pod(self, pod: Pod) -> None:
+        with suppress(NotFound, Conflict):  # gone, or another one by that name
+            await self._api.delete(kube.PODS, pod.name, namespace=pod.namespace, uid=pod.uid)
+        self._asked.add(pod.uid)
+
+    async def set_finalizers(self, change: Finalizers) -> None:
+        body: kube.Json = {"metadata": {"finalizers": list(change.finalizers), "resourceVersion": change.version}}
+        with suppress(NotFound):
+            item = await self._api.merge(kube.ULTRASERVER_WORKLOADS, change.name, body, namespace=change.namespace)
+            self._fleet.workloads.observe(item)
+
+    async def write_status(self, change: Status) -> None:
+        # of the version that was judged: a workload that was deleted or edited meanwhile is judged again
+        with suppress(NotFound):
+            item = await self._api.merge_status(
+                kube.ULTRASERVER_WORKLOADS,
+                change.name,
+                change.status,
+                namespace=change.namespace,
+                version=change.version,
+            )
+            self._fleet.workloads.observe(item)
+
+    async def create_template(self, body: kube.Json) -> None:
+        # one that is there meanwhile is looked at in the next pass
+        with suppress(Conflict):
+            await self._api.create(kube.CLAIM_TEMPLATES, body)
+
+    async def delete_template(self, item: Named) -> None:
+        with suppress(NotFound):
+            await self._api.delete(kube.CLAIM_TEMPLATES, item.name, namespace=item.namespace, uid=item.uid)
+
+    async def apply_table(self, body: kube.Json) -> None:
+        self._fleet.ultraservers.observe(await self._api.apply(kube.ULTRASERVERS, body, force=True))
+
+    async def delete_table(self, item: Named) -> None:
+        with suppress(NotFound):
+            await self._api.delete(kube.ULTRASERVERS, item.name, namespace=item.namespace, uid=item.uid)
+        self._fleet.ultraservers.forget(f"{item.namespace}/{item.name}")
+
+    async def write_table_status(self, change: Status) -> None:
+        with suppress(NotFound):
+            item = await self._api.merge_status(
+                kube.ULTRASERVERS, change.name, change.status, namespace=change.namespace, version=change.version
+            )
+            self._fleet.ultraservers.observe(item)

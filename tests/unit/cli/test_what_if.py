@@ -1,0 +1,164 @@
+"""Where a manifest would land."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fleet_objects import (
+    DRIVER,
+    chips,
+    classes,
+    gang_pod,
+    held,
+    neuron_node,
+    node,
+    pod,
+    request,
+    slices,
+    template,
+    ultraserver,
+)
+from neuron_cli import gang_view, reading, what_if
+from neuron_operator.explaining.explanation import Facts
+from neuron_operator.explaining.supply import supplies
+
+Object = dict[str, Any]
+
+
+def ask(items: list[Object], neuron_nodes: list[Object], claims: list[Object] = [], **more: Any):  # noqa: B006
+    wanted = what_if.manifest(items, namespace="team")
+    nodes = more.get("nodes") or [node(each["metadata"]["name"]) for each in neuron_nodes]
+    published = [page for each in neuron_nodes if each["spec"]["resources"] == "DRA" for page in slices(each)]
+    facts = Facts(
+        nodes=nodes,
+        neuron_nodes=neuron_nodes,
+        supplies=supplies(published, claims),
+        known=reading.known(classes(), [*claims, *wanted.claims], list(wanted.templates)),
+    )
+    gangs = gang_view.gangs(
+        driver_name=DRIVER,
+        members=[],
+        records=[],
+        nodes=nodes,
+        neuron_nodes=neuron_nodes,
+        claims=claims,
+        templates=[],
+        bound=[],
+    )
+    gang_view.know(gangs, claims=wanted.claims, templates=wanted.templates)
+    return what_if.answers(wanted, facts, gangs)
+
+
+def controller(kind: str, made: Object, **spec: Any) -> Object:
+    template = {"metadata": {key: made["metadata"].get(key) for key in ("labels", "annotations")}, "spec": made["spec"]}
+    return {"kind": kind, "metadata": {"name": "train"}, "spec": {"template": template, **spec}}
+
+
+def test_a_pod_is_told_the_nodes_that_could_take_it() -> None:
+    full = held("f", "b", *chips(*range(16)), pod="big")
+    (found,) = ask([pod("p", neuron=4)], [neuron_node("a"), neuron_node("b")], [full])
+    assert (found.lands, dict(found.nodes)) == (1, {"a": 1})
+    assert found.summary == "The pod would find a node now; 1 of 2 could take some: a"
+
+
+def test_replicas_fill_nodes_and_the_rest_is_told() -> None:
+    deployment = controller("Deployment", pod("p", templates=["four"]), replicas=10)
+    made = {**template("four", request(count=4)), "kind": "ResourceClaimTemplate"}
+    (found,) = ask([made, deployment], [neuron_node("a"), neuron_node("b")])
+    assert (found.pods, found.lands, dict(found.nodes)) == (10, 8, {"a": 4, "b": 4})
+    assert found.summary.startswith("8 of 10 pods would find a node now: a (4), b (4)")
+
+
+def test_what_comes_later_in_the_file_sees_what_came_before() -> None:
+    first, second = ask([pod("one", neuron=12), pod("two", neuron=8)], [neuron_node("a")])
+    assert (first.lands, second.lands) == (1, 0)
+
+
+def test_a_pod_that_lands_nowhere_is_told_why() -> None:
+    (found,) = ask([pod("p", neuron=17)], [neuron_node("a")])
+    assert found.lands == 0
+    assert "has 16 chips, and 17 are asked for" in found.summary
+
+
+def test_pods_that_share_a_claim_share_a_node() -> None:
+    shared = {"kind": "ResourceClaim", "metadata": {"name": "shared"}, "spec": {"devices": {"requests": [request()]}}}
+    job = controller("Job", pod("p", claims=["shared"]), parallelism=3)
+    (found,) = ask([shared, job], [neuron_node("a"), neuron_node("b")])
+    assert (found.lands, dict(found.nodes)) == (3, {"a": 3})
+
+
+def test_device_plugins_have_room_by_numbers() -> None:
+    deployment = controller("Deployment", pod("p", neuron=6), replicas=5)
+    nodes = [node("a", neuron="16")]
+    (found,) = ask([deployment], [neuron_node("a", resources="DevicePlugin")], nodes=nodes)
+    assert (found.lands, dict(found.nodes)) == (2, {"a": 2})
+
+
+def test_a_gang_lands_as_a_whole_in_one_ultraserver() -> None:
+    stateful = controller("StatefulSet", gang_pod("p", neuron=16), replicas=4)
+    taken = held("c", "u0n1", *chips(3), pod="small")
+    (found,) = ask([stateful], [*ultraserver(0), *ultraserver(1)], [taken])
+    assert (found.gang, found.lands, found.domain) == ("ring", 4, "abcdefgh01234561")
+    assert sorted(found.nodes) == ["u1n0", "u1n1", "u1n2", "u1n3"]
+    assert found.hops is not None
+
+
+def test_limits_alone_are_requests_as_the_api_server_makes_them() -> None:
+    made = gang_pod("p", neuron=16)
+    del made["spec"]["containers"][0]["resources"]["requests"]
+    taken = held("c", "u0n1", *chips(3), pod="small")
+    (found,) = ask([controller("Job", made, parallelism=4)], ultraserver(0), [taken])
+    assert found.lands == 0
+
+
+def test_two_gangs_do_not_get_the_same_ultraserver() -> None:
+    both = [controller("Job", gang_pod("p", gang, neuron=16), parallelism=4) for gang in ("a", "b")]
+    first, second = ask(both, ultraserver(0))
+    assert (first.lands, second.lands) == (4, 0)
+    assert second.summary
+
+
+def test_a_gang_of_fewer_pods_than_its_size_says_so() -> None:
+    (found,) = ask([controller("Job", gang_pod("p", neuron=16), parallelism=3)], ultraserver(0))
+    assert "The file makes 3 of them: the gang waits until all 4 exist" in found.summary
+
+
+@pytest.mark.parametrize(
+    ("item", "counts"),
+    [
+        (controller("Job", pod("p"), parallelism=4, completions=2), [2]),
+        (controller("StatefulSet", pod("p")), [1]),
+        ({"kind": "JobSet", "metadata": {"name": "j"}, "spec": {"replicatedJobs": [
+            {"name": "w", "replicas": 2, "template": {"spec": {"parallelism": 4, "template": {"spec": {}}}}}]}}, [8]),
+        ({"kind": "LeaderWorkerSet", "metadata": {"name": "l"}, "spec": {"replicas": 2, "leaderWorkerTemplate": {
+            "size": 4, "leaderTemplate": {"spec": {}}, "workerTemplate": {"spec": {}}}}}, [2, 6]),
+    ],
+)  # fmt: skip
+def test_how_many_pods_a_controller_makes(item: Object, counts: list[int]) -> None:
+    assert [each.count for each in what_if.manifest([item], namespace="team").workloads] == counts
+
+
+def test_what_makes_no_pods_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}}
+    file.write_text(yaml.safe_dump_all([{"kind": "List", "metadata": {}, "items": [pod("p"), service]}]))
+    found = what_if.manifest(what_if.read(str(file)), namespace="other")
+    assert found.ignored == ("Service",)
+    assert [(each.name, each.namespace) for each in found.workloads] == [("Pod p", "team")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "is empty"), ("a: [", "is no YAML"), ("just text", "no Kubernetes object"), ("a: 1", "no Kubernetes object")],
+)
+def test_a_file_that_is_no_manifest(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(what_if.BadManifest, match=said):
+        what_if.read(str(file))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(what_if.BadManifest, match="cannot be read: No such file"):
+        what_if.read(str(tmp_path / "gone.yaml"))
