@@ -120,7 +120,7 @@ nodes_have() {
 
 load_by_registry() {
   local node pids=() pid
-  registry_push "$1"
+  with_lock cache registry_push "$1"   # it tags, and takes the tag away
   for node in $(cluster_nodes); do
     docker exec "$node" crictl pull "$1" &
     pids+=($!)

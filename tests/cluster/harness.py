@@ -1,9 +1,11 @@
 """A cluster as the tests see it: kubectl, helm, and a root shell on every node.
 
-kubectl and helm rather than a client library, since they are what a user types; the nodes are reached as kind's
-containers. Nothing here sleeps for a fixed time: `until` asks again until a condition holds or time is up.
+kubectl and helm rather than a client library, since they are what a user types; only what is asked again and again is
+read by HTTP, because each kubectl is a tenth of a second of CPU. The nodes are reached as kind's containers. Nothing
+here sleeps for a fixed time: `until` asks again until a condition holds or time is up.
 """
 
+import argparse
 import json
 import subprocess
 import time
@@ -14,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import kubernetes
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLUSTERS = ("neuron-sim-test", "neuron-sim-test-2")
 """One for each process that tests run in."""
@@ -22,6 +26,24 @@ SYSTEM = "neuron-sim-system"
 DRIVER = "neuron.aws.com"
 EFA_DRIVER = "efa.neuron-sim.dev"
 PLUGIN_DIR = f"/var/lib/kubelet/plugins/{DRIVER}"
+
+API = {
+    **dict.fromkeys(("events", "nodes", "pods"), "/api/v1"),
+    **dict.fromkeys(
+        ("deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices"), "/apis/resource.k8s.io/v1"
+    ),
+    **dict.fromkeys(("neuronfaults", "neurongangs", "neuronnodepools", "neuronnodes"), "/apis/neuron-sim.dev/v1alpha1"),
+    **dict.fromkeys(("neuronultraservers", "neuronultraserverworkloads"), "/apis/neuron.aws.com/v1"),
+}
+"""Where the API server has what tests ask for most."""
+
+ASKED = argparse.ArgumentParser("kubectl get", add_help=False)
+ASKED.add_argument("kind")
+ASKED.add_argument("name", nargs="?")
+ASKED.add_argument("-n", dest="namespace")
+ASKED.add_argument("-A", action="store_true")
+ASKED.add_argument("-l", dest="labels")
+ASKED.add_argument("--field-selector", dest="fields")
 
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -60,6 +82,10 @@ class Cluster:
             ["bash", "-c", f"{exports}\nenv -0"], capture_output=True, text=True, check=True
         ).stdout
         return dict(line.split("=", 1) for line in printed.split("\0") if line)
+
+    @cached_property
+    def _client(self) -> kubernetes.client.ApiClient:
+        return kubernetes.config.new_client_from_config(self._tools["KUBECONFIG"])
 
     def run(
         self,
@@ -101,8 +127,22 @@ class Cluster:
 
     def get(self, *arguments: str) -> Object:
         """`kubectl get … -o json`; a missing object is {}."""
-        answer = self.kubectl("get", *arguments, "-o", "json", "--ignore-not-found")
-        return json.loads(answer) if answer.strip() else {}
+        asked = ASKED.parse_intermixed_args(arguments)
+        plural = asked.kind if asked.kind in API else f"{asked.kind}s"
+        if plural not in API:
+            answer = self.kubectl("get", *arguments, "-o", "json", "--ignore-not-found")
+            return json.loads(answer) if answer.strip() else {}
+        path = API[plural]
+        path += f"/namespaces/{asked.namespace}/{plural}" if asked.namespace else f"/{plural}"
+        path += f"/{asked.name}" if asked.name else ""
+        selectors = {"labelSelector": asked.labels, "fieldSelector": asked.fields}
+        query = [(key, value) for key, value in selectors.items() if value]
+        answer = self._client.call_api(*self._client.param_serialize("GET", path, query_params=query))
+        if answer.status == 404:
+            return {}
+        if answer.status != 200:
+            raise Failed(f"GET {path}: {answer.status} {answer.reason}")
+        return json.loads(answer.read())
 
     def items(self, *arguments: str) -> list[Object]:
         return self.get(*arguments).get("items", [])

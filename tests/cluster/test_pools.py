@@ -108,9 +108,9 @@ def test_wrong_pool_is_refused_at_apply(cluster: Cluster, wrong: Object, says: s
 
 def test_a_clouds_own_label_is_never_overwritten(cluster: Cluster) -> None:
     """A label that somebody else wrote stays as it is, also when the operator starts anew."""
-    key, node = "topology.k8s.aws/network-node-layer-3", cluster.workers()[0]
+    key, node = "node.kubernetes.io/instance-type", cluster.workers()[0]
     before = node_labels(cluster, node)[key]
-    cluster.kubectl("label", "node", node, f"{key}=nn-theirs", "--overwrite", "--field-manager=cloud")
+    cluster.kubectl("label", "node", node, f"{key}=m7i.large", "--overwrite", "--field-manager=cloud")
 
     def told() -> str:
         conditions = cluster.get("neuronnodepool", "default")["status"]["conditions"]
@@ -118,13 +118,13 @@ def test_a_clouds_own_label_is_never_overwritten(cluster: Cluster) -> None:
         return complete["message"] if complete["status"] == "False" else ""
 
     try:
-        assert f"{node}: {key}=nn-theirs (not {before})" in until(told, what="the pool says that a label is another's")
+        assert f"{node}: {key}=m7i.large (not {before})" in until(told, what="the pool says that a label is another's")
         assert condition(cluster.get("neuronnodepool", "default"), "Ready") == "True"
         cluster.kubectl("rollout", "restart", "-n", "neuron-sim-system", "deployment/neuron-sim-operator")
         cluster.kubectl(
             "rollout", "status", "-n", "neuron-sim-system", "deployment/neuron-sim-operator", "--timeout=120s"
         )
-        assert node_labels(cluster, node)[key] == "nn-theirs"
+        assert node_labels(cluster, node)[key] == "m7i.large"
     finally:
         cluster.kubectl("label", "node", node, f"{key}-", "--field-manager=cloud")
         until(lambda: node_labels(cluster, node).get(key) == before, what="our own label back")
