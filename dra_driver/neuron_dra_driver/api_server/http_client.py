@@ -75,8 +75,8 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard = self._clock()
-        if self._parser is None:
-            self.close()  # nobody asked
+        if self._parser is None or self.head.cancelled():
+            self.close()  # nobody asked, or nobody waits any more
             return
         try:
             self._parser.send(data)

@@ -15,6 +15,7 @@ from neuron_operator.explaining import node_rules, quota
 from neuron_operator.explaining.demand import ClaimDemand, Demand, Known, of_claim, of_pod
 from neuron_operator.explaining.fitting import Fit, Lack, Remedy, fit, remedy
 from neuron_operator.explaining.supply import Supply, Taint
+from neuron_operator.node_affinity import selects
 
 Json = Mapping[str, Any]
 State = Literal["waiting", "fits", "placed", "over"]
@@ -185,10 +186,11 @@ def _judge(
     pod: Json | None,
 ) -> Judged:
     judged = Judged(rules=node_rules.lacks(pod, node) if pod else [], supply=supply)
+    name, labels = node["metadata"]["name"], node["metadata"].get("labels") or {}
     judged.rules += [
         f"{placed.name} has its devices elsewhere: {listing(placed.devices)}"
         for placed in demand.placed
-        if placed.selector and not node_rules.selects(placed.selector, node)
+        if placed.selector and not selects(placed.selector, name=name, labels=labels)
     ]
     judged.plugin, judged.bound = _plugin(node, demand), bound
     plugin = judged.plugin

@@ -15,11 +15,11 @@ from typing import Any
 from neuron_operator.conditions import listing
 from neuron_operator.explaining.demand import Ask, ClaimDemand, Constraint, Request
 from neuron_operator.explaining.supply import Device, Holder, Supply, Taint, noun
+from neuron_operator.node_affinity import KEEPS_AWAY, tolerates
 
 Json = Mapping[str, Any]
 
 _ATTEMPTS = 512
-_KEEPS_AWAY = ("NoSchedule", "NoExecute")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,19 +162,16 @@ def remedy(supply: Supply, claims: Sequence[ClaimDemand]) -> Remedy | None:
 def tainted(device: Device, tolerations: Iterable[Json]) -> Taint | None:
     """A taint that keeps a device from being given."""
     known = tuple(tolerations)
-    return next((t for t in device.taints if _counts(t) and not any(_tolerates(each, t) for each in known)), None)
+    return next((t for t in device.taints if _counts(t) and not _tolerated(t, known)), None)
 
 
 def _counts(taint: Taint) -> bool:
-    return taint.effect in _KEEPS_AWAY
+    return taint.effect in KEEPS_AWAY
 
 
-def _tolerates(toleration: Json, taint: Taint) -> bool:
-    if toleration.get("effect") not in (None, "", taint.effect):
-        return False
-    if toleration.get("operator") == "Exists":
-        return toleration.get("key") in (None, "", taint.key)
-    return toleration.get("key") == taint.key and (toleration.get("value") or "") == taint.value
+def _tolerated(taint: Taint, tolerations: Iterable[Json]) -> bool:
+    as_object = {"key": taint.key, "value": taint.value, "effect": taint.effect}
+    return any(tolerates(each, as_object) for each in tolerations)
 
 
 def _chooses(ask: Ask, device: Device) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from neuron_dra_driver.api_server.http_client import Access, HttpClient
+from neuron_dra_driver.api_server.http_client import _Connection as Connection
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -170,3 +171,22 @@ async def test_a_refused_stream_has_its_reason(serving: Any) -> None:
     client = await serving(handler)
     async with client.stream("/", timeout=5) as stream:
         assert (stream.status, await stream.content()) == (410, b"gone")
+
+
+async def test_an_answer_that_comes_after_its_call_was_cancelled_is_nobodys() -> None:
+    aborted: list[bool] = []
+
+    class Transport(asyncio.Transport):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            pass
+
+        def abort(self) -> None:
+            aborted.append(True)
+
+    connection = Connection()
+    connection.connection_made(Transport())
+    connection.ask(b"GET / HTTP/1.1\r\n\r\n", lambda _: None)
+    connection.head.cancel()
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert aborted
+    assert not connection.end.done(), "nobody would ever retrieve it"
