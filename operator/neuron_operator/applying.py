@@ -27,18 +27,19 @@ async def apply(plan: Plan, *, api: Api, fleet: Fleet) -> int:
     """Write what the plan names; returns how many writes failed."""
     writer = _Writer(api, fleet)
     failed = 0
-    failed += await _each(plan.deletions, writer.delete, "NeuronNode", "delete")
-    failed += await _each(plan.neuron_nodes, writer.apply_neuron_node, "NeuronNode", "apply")
-    failed += await _each(plan.labels, writer.apply_labels, "Node", "apply")
-    unsent = await _each(plan.events, writer.send, "Event", "create")
+    failed += await each(plan.deletions, writer.delete, "NeuronNode", "delete")
+    failed += await each(plan.neuron_nodes, writer.apply_neuron_node, "NeuronNode", "apply")
+    failed += await each(plan.labels, writer.apply_labels, "Node", "apply")
+    unsent = await each(plan.events, writer.send, "Event", "create")
     # without its Event a status change would go untold for ever
     if unsent == 0:
-        failed += await _each(plan.statuses, writer.write_status, "NeuronNodePool", "patch")
-        failed += await _each(plan.fault_statuses, writer.write_fault_status, "NeuronFault", "patch")
+        failed += await each(plan.statuses, writer.write_status, "NeuronNodePool", "patch")
+        failed += await each(plan.fault_statuses, writer.write_fault_status, "NeuronFault", "patch")
     return failed + unsent
 
 
-async def _each(items: Iterable[T], write: Callable[[T], Awaitable[None]], kind: str, verb: str) -> int:
+async def each(items: Iterable[T], write: Callable[[T], Awaitable[None]], kind: str, verb: str) -> int:
+    """Write items, a few at a time; returns how many writes failed. They are counted and logged here."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one(item: T) -> int:

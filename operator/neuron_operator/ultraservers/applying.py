@@ -4,59 +4,33 @@ Two orders are kept. A workload is let go only when all of its pods were asked t
 statuses that make them unnecessary (``conditions`` explains it).
 """
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import TypeVar
 
-from neuron_operator import kube, metrics
+from neuron_operator import kube
+from neuron_operator.applying import each
 from neuron_operator.fleet import Fleet
-from neuron_operator.kube import Api, ApiError, Conflict, NotFound
+from neuron_operator.kube import Api, Conflict, NotFound
 from neuron_operator.ultraservers.claims import Pod
 from neuron_operator.ultraservers.planning import Finalizers, Named, Plan, Status
-
-T = TypeVar("T")
-
-_AT_ONCE = 8
-
-logger = logging.getLogger(__name__)
 
 
 async def apply(plan: Plan, *, api: Api, fleet: Fleet, asked: set[str]) -> int:
     """Write what the plan names; returns how many writes failed. Pods that were asked to go are added to `asked`."""
     writer = _Writer(api, fleet, asked)
-    unsent = await _each(plan.events, writer.send, "Event", "create")
-    failed = await _each(plan.pods, writer.delete_pod, "Pod", "delete")
+    unsent = await each(plan.events, writer.send, "Event", "create")
+    failed = await each(plan.pods, writer.delete_pod, "Pod", "delete")
     if not failed:
-        failed += await _each(plan.removals, writer.set_finalizers, "NeuronUltraServerWorkload", "patch")
-    failed += await _each(plan.additions, writer.set_finalizers, "NeuronUltraServerWorkload", "patch")
-    failed += await _each(plan.template_deletions, writer.delete_template, "ResourceClaimTemplate", "delete")
-    failed += await _each(plan.templates, writer.create_template, "ResourceClaimTemplate", "create")
-    failed += await _each(plan.table_deletions, writer.delete_table, "NeuronUltraServer", "delete")
-    failed += await _each(plan.tables, writer.apply_table, "NeuronUltraServer", "apply")
+        failed += await each(plan.removals, writer.set_finalizers, "NeuronUltraServerWorkload", "patch")
+    failed += await each(plan.additions, writer.set_finalizers, "NeuronUltraServerWorkload", "patch")
+    failed += await each(plan.template_deletions, writer.delete_template, "ResourceClaimTemplate", "delete")
+    failed += await each(plan.templates, writer.create_template, "ResourceClaimTemplate", "create")
+    failed += await each(plan.table_deletions, writer.delete_table, "NeuronUltraServer", "delete")
+    failed += await each(plan.tables, writer.apply_table, "NeuronUltraServer", "apply")
     # without its Event a status change would go untold for ever
     if unsent == 0:
-        failed += await _each(plan.statuses, writer.write_status, "NeuronUltraServerWorkload", "patch")
-        failed += await _each(plan.table_statuses, writer.write_table_status, "NeuronUltraServer", "patch")
+        failed += await each(plan.statuses, writer.write_status, "NeuronUltraServerWorkload", "patch")
+        failed += await each(plan.table_statuses, writer.write_table_status, "NeuronUltraServer", "patch")
     return failed + unsent
-
-
-async def _each(items: Iterable[T], write: Callable[[T], Awaitable[None]], kind: str, verb: str) -> int:
-    gate = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(item: T) -> int:
-        async with gate:
-            try:
-                await write(item)
-            except ApiError as error:
-                metrics.WRITES.labels(kind, verb, "failed").inc()
-                logger.warning("%s of a %s failed, will be tried again: %s", verb, kind, error)
-                return 1
-            metrics.WRITES.labels(kind, verb, "done").inc()
-            return 0
-
-    return sum(await asyncio.gather(*(one(item) for item in items)))
 
 
 class _Writer:
