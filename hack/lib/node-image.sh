@@ -14,7 +14,7 @@ node_image() {
   else
     image=$(made_node_image "$version")
     if ! have_image "$image"; then
-      say "-- node image kindest/node:$version is not in reach (asked for 3 s): making one here, once, which takes about 10 minutes on two cores"
+      say "-- node image kindest/node:$version is not in reach (asked for 3 s): making one here, once, which takes about 20 minutes on two cores"
       node_binaries "$version"
       debian_image
       step "node image $image" build_node_image "$version" "$image"

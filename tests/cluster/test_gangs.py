@@ -90,8 +90,6 @@ def test_two_pods_get_the_two_nodes_of_the_ultraserver(cluster: Cluster, namespa
 
 
 def test_the_api_server_adds_the_gate(cluster: Cluster, namespace: str) -> None:
-    if not cluster.items("mutatingadmissionpolicies"):
-        pytest.skip("Kubernetes before 1.36: pods bring the gate themselves")
     cluster.apply([member("gated", 0, 1, gate=False)], namespace)
     cluster.wait_ready(namespace, "gated-0")
     annotations = cluster.get("pod", "-n", namespace, "gated-0")["metadata"]["annotations"]

@@ -1,4 +1,4 @@
-// registry is distribution's, for images in a folder: the drivers of cloud stores would take most of the time to compile.
+// registry is distribution's, for images in a folder: its other drivers bring the clients of three clouds.
 package main
 
 import (
