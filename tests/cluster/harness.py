@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import kubernetes
 
@@ -97,9 +97,12 @@ class Cluster:
         env: dict[str, str] | None = None,
     ) -> str:
         """Run a command and return its standard output."""
+        started = time.monotonic()  # TEMP
         done = subprocess.run(
             command, input=input, capture_output=True, text=True, timeout=timeout, check=False, env=env
         )
+        with open("/tmp/build/calls", "a") as f:  # TEMP
+            f.write(f"{time.monotonic() - started:.2f} {' '.join(command)[:200]!r}\n")  # TEMP
         if check and done.returncode:
             raise Failed(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout if check else done.stdout + done.stderr
@@ -191,7 +194,7 @@ class Cluster:
         try:
             yield name
         finally:
-            # 1 s: `sleep` as a container's first process takes no notice of SIGTERM
+            # 1 s: what the examples run takes no notice of SIGTERM
             self.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--timeout=120s")
             self.kubectl("delete", "namespace", name, "--wait=false")
             until(lambda: not self.leftovers(), what="nothing left over on the nodes", details=self.leftovers)
@@ -324,41 +327,38 @@ class Cluster:
 
         until(back, what=f"an agent on {node} again")
 
+    def held(self, node: str) -> "Held":
+        """What the agent keeps on a node. One command for all: tests ask again and again, and each costs CPU."""
+        folders = f"ls -A /var/run/cdi; echo --; ls -A /run/neuron-sim/{DRIVER}; echo --"
+        printed = self.on_node(
+            node, "sh", "-c", f"exec 2> /dev/null; {folders}; cat {PLUGIN_DIR}/checkpoint.jsonl; true"
+        )
+        files, views, journal = printed.split("--\n", 2)
+        ours = [name for name in files.split() if DRIVER in name or EFA_DRIVER in name]
+        return Held(ours, views.split(), claims_in(journal))
+
     def cdi_files(self, node: str) -> list[str]:
-        listing = self.on_node(node, "sh", "-c", "ls -A /var/run/cdi 2>/dev/null || true")
-        return [name for name in listing.split() if DRIVER in name or EFA_DRIVER in name]
+        return self.held(node).cdi_files
 
     def views(self, node: str) -> list[str]:
-        return self.on_node(node, "sh", "-c", f"ls -A /run/neuron-sim/{DRIVER} 2>/dev/null || true").split()
+        return self.held(node).views
 
     def checkpoint(self, node: str) -> set[str]:
-        """UIDs of the claims that the journal holds."""
-        held: set[str] = set()
-        for line in self.on_node(
-            node, "sh", "-c", f"cat {PLUGIN_DIR}/checkpoint.jsonl 2>/dev/null || true"
-        ).splitlines():
-            try:
-                record = json.loads(line.partition(" ")[2] if not line.startswith("{") else line)
-            except ValueError:
-                return set()
-            if record.get("op") == "put":
-                held.add(record["uid"])
-            elif record.get("op") == "del":
-                held.discard(record["uid"])
-        return held
+        return self.held(node).checkpoint
 
     def leftovers(self) -> list[str]:
         """CDI files, views and checkpoint entries of claims that no pod holds any more."""
-        held = {
+        wanted = {
             claim["metadata"]["uid"]
             for claim in self.items("resourceclaims", "-A")
             if claim.get("status", {}).get("reservedFor")
         }
         found = []
         for node in self.workers():
-            found += [f"{node}: {name}" for name in self.cdi_files(node) if not any(uid in name for uid in held)]
-            found += [f"{node}: view {uid}" for uid in self.views(node) if uid not in held]
-            found += [f"{node}: checkpoint {uid}" for uid in self.checkpoint(node) if uid not in held]
+            held = self.held(node)
+            found += [f"{node}: {name}" for name in held.cdi_files if not any(uid in name for uid in wanted)]
+            found += [f"{node}: view {uid}" for uid in held.views if uid not in wanted]
+            found += [f"{node}: checkpoint {uid}" for uid in held.checkpoint - wanted]
         return found
 
     def describe(self) -> str:
@@ -374,6 +374,30 @@ class Cluster:
         return "\n\n".join(parts)
 
 
+class Held(NamedTuple):
+    """What an agent keeps of the claims that are prepared on its node."""
+
+    cdi_files: list[str]
+    views: list[str]
+    checkpoint: set[str]
+    """UIDs of the claims that the journal holds."""
+
+
+def claims_in(journal: str) -> set[str]:
+    """UIDs of the claims that a journal holds; none if a line is damaged."""
+    held: set[str] = set()
+    for line in journal.splitlines():
+        try:
+            record = json.loads(line.partition(" ")[2] if not line.startswith("{") else line)
+        except ValueError:
+            return set()
+        if record.get("op") == "put":
+            held.add(record["uid"])
+        elif record.get("op") == "del":
+            held.discard(record["uid"])
+    return held
+
+
 def condition(obj: Object, kind: str) -> str | None:
     """The status of one of an object's conditions."""
     for found in obj.get("status", {}).get("conditions", []):
@@ -384,10 +408,13 @@ def condition(obj: Object, kind: str) -> str | None:
 
 # --- objects
 
+IDLE = ["sh", "-c", "trap exit TERM; sleep inf & wait"]
+"""Does nothing until asked to end. `sleep` as the first process takes no notice, which costs each test two seconds."""
+
 
 def pod(name: str, *, chips: int = 0, template: str = "", claim: str = "", node: str = "") -> Object:
     """A busybox pod that asks for chips: as a plain number, by a claim template, or by a claim's name."""
-    container: Object = {"name": "c", "image": "busybox", "command": ["sleep", "inf"]}
+    container: Object = {"name": "c", "image": "busybox", "command": IDLE}
     spec: Object = {"terminationGracePeriodSeconds": 1, "containers": [container]}
     if chips:
         container["resources"] = {"limits": {"aws.amazon.com/neuron": str(chips)}}

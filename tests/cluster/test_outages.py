@@ -99,12 +99,17 @@ def test_operator_killed_while_a_pool_is_expanded(cluster: Cluster) -> None:
             what="every NeuronNode a trn1.32xlarge",
             timeout=120,
         )
-        labels = [
-            n["metadata"]["labels"].get("node.kubernetes.io/instance-type")
-            for n in cluster.items("nodes")
-            if n["metadata"]["name"] in cluster.workers()
-        ]
-        assert labels == ["trn1.32xlarge"] * 2
+        until(
+            lambda: (
+                [
+                    n["metadata"]["labels"].get("node.kubernetes.io/instance-type")
+                    for n in cluster.items("nodes")
+                    if n["metadata"]["name"] in cluster.workers()
+                ]
+                == ["trn1.32xlarge"] * 2
+            ),
+            what="the workers' labels of a trn1.32xlarge",
+        )
     finally:
         cluster.kubectl("patch", "neuronnodepool", "default", "--type=merge", "-p", json.dumps({"spec": pool["spec"]}))
         until(

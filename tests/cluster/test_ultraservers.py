@@ -131,8 +131,8 @@ def test_example(cluster: Cluster, team: str) -> None:
 
     cluster.kubectl("delete", WORKLOAD, NAME, "-n", team, "--timeout=120s")
     assert not cluster.get("resourceclaimtemplate", f"{NAME}-rct", "-n", team)
-    left = {one["metadata"]["uid"] for one in cluster.items("pods", "-n", team)}
-    assert not left & {one["metadata"]["uid"] for one in pods}
+    alive = {o["metadata"]["uid"] for o in cluster.items("pods", "-n", team) if o["status"]["phase"] == "Running"}
+    assert not alive & {one["metadata"]["uid"] for one in pods}, "what still ran when the workload was gone"
     until(lambda: not tags(cluster), what="the devices carry no workload id any more")
 
 
