@@ -97,12 +97,9 @@ class Cluster:
         env: dict[str, str] | None = None,
     ) -> str:
         """Run a command and return its standard output."""
-        started = time.monotonic()  # TEMP
         done = subprocess.run(
             command, input=input, capture_output=True, text=True, timeout=timeout, check=False, env=env
         )
-        with open("/tmp/build/calls", "a") as f:  # TEMP
-            f.write(f"{time.monotonic() - started:.2f} {' '.join(command)[:200]!r}\n")  # TEMP
         if check and done.returncode:
             raise Failed(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout if check else done.stdout + done.stderr
