@@ -9,6 +9,7 @@ more.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +18,8 @@ from harness import CLUSTERS, REPOSITORY, Cluster
 
 PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "")
 """gw0, gw1 … Empty in the process that pytest was started as."""
+FAILURES = REPOSITORY / "build/cluster-failures"
+"""What the cluster looked like when a test failed, a file for each."""
 MADE = pytest.StashKey[list[Cluster]]()
 """The clusters that were not there before the run. Only the process that pytest was started as knows."""
 
@@ -59,11 +62,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Add what the cluster knows to the report of a failed test, while it still knows."""
+    """Keep what the cluster knows of a failed test, while it still knows: all in a file, a few lines in the report.
+
+    The assertion is what a reader looks for, and often sees no more than the end of the output.
+    """
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.failed and (cluster := item.funcargs.get("cluster")):  # type: ignore[attr-defined]
-        report.sections.append(("cluster", cluster.describe()))
+        file = FAILURES / f"{re.sub(r'[^A-Za-z0-9]+', '-', f'{item.name} {report.when}')}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(cluster.describe())
+        report.sections.append((f"cluster; more in {file.relative_to(REPOSITORY)}", cluster.brief()))
 
 
 @pytest.fixture(scope="session")

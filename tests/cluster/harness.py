@@ -7,6 +7,7 @@ here sleeps for a fixed time: `until` asks again until a condition holds or time
 
 import argparse
 import json
+import re
 import subprocess
 import time
 import uuid
@@ -44,6 +45,11 @@ ASKED.add_argument("-n", dest="namespace")
 ASKED.add_argument("-A", action="store_true")
 ASKED.add_argument("-l", dest="labels")
 ASKED.add_argument("--field-selector", dest="fields")
+
+WELL = re.compile(r"\s(\d+)/\1\s+Running\s|\sCompleted\s")
+"""A line of `kubectl get pods` of a pod that runs as it should."""
+LINE = 180
+"""Characters."""
 
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -101,7 +107,9 @@ class Cluster:
             command, input=input, capture_output=True, text=True, timeout=timeout, check=False, env=env
         )
         if check and done.returncode:
-            raise Failed(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+            # pytest's summary shows the first line
+            said = f"{done.stderr}{done.stdout}".strip()
+            raise Failed(f"{' '.join(command)[:LINE]}: exit status {done.returncode}: {said}")
         return done.stdout if check else done.stdout + done.stderr
 
     def show(self, command: list[str]) -> None:
@@ -214,17 +222,26 @@ class Cluster:
         self.wait_nodes()
 
     def wait_nodes(self, count: int = 2) -> None:
-        """Wait until every worker offers its chips."""
+        """Wait until every worker is what the pools wish now, with its labels, and offers its chips.
+
+        The pools first: the operator writes a pool's status when it has written the NeuronNodes and the labels that
+        follow from this generation of the pool. An agent's Ready is of the generation that it names, and stays as it
+        was until the agent has read the next one.
+        """
 
         def ready() -> bool:
-            nodes = self.items("neuronnodes")
-            return len(nodes) == count and all(condition(node, "Ready") == "True" for node in nodes)
+            pools, nodes = self.items("neuronnodepools"), self.items("neuronnodes")
+            return (
+                all(pool.get("status", {}).get("observedGeneration") == generation(pool) for pool in pools)
+                and sum(pool["status"]["readyNodes"] for pool in pools) == len(nodes) == count
+                and all(ready_now(node) for node in nodes)
+            )
 
         until(
             ready,
-            what=f"{count} NeuronNodes Ready",
+            what=f"{count} NeuronNodes Ready, and their pools say so",
             timeout=120,
-            details=lambda: self.kubectl("get", "neuronnodes"),
+            details=lambda: self.kubectl("get", "neuronnodepools,neuronnodes"),
         )
         until(lambda: len(self.complete_pools()) == count, what="their slices published")
 
@@ -273,13 +290,19 @@ class Cluster:
         return [device for device in offered if device["attributes"]["resourceType"]["string"] == kind]
 
     def agent(self, node: str) -> Object:
-        """The agent's pod on a node."""
+        """The agent's pod on a node, once there is one only: in a rolling update the next one comes first."""
+
+        def alone() -> Object:
+            found = self._agents(node)
+            return found[0] if len(found) == 1 else {}
+
+        return until(alone, what=f"one agent on {node}", details=lambda: self.kubectl("get", "pods", "-n", SYSTEM))
+
+    def _agents(self, node: str) -> list[Object]:
         pods = self.items(
             "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=agent", f"--field-selector=spec.nodeName={node}"
         )
-        running = [p for p in pods if "deletionTimestamp" not in p["metadata"]]
-        assert len(running) == 1, f"{len(running)} agents on {node}"
-        return running[0]
+        return [p for p in pods if "deletionTimestamp" not in p["metadata"]]
 
     # --- the nodes
 
@@ -359,16 +382,39 @@ class Cluster:
         return found
 
     def describe(self) -> str:
-        """What one would look at first after a failure."""
+        """All that one would look at after a failure; it fails in no state of the cluster."""
         objects = "pods,resourceclaims,neuronnodes,neuronnodepools,resourceslices"
-        logs = ("logs", "-n", SYSTEM, "--tail=40", "--prefix", "-l")
-        parts = [
-            self.kubectl("get", objects, "-A", "-o", "wide", check=False),
-            self.kubectl("get", "events", "-A", "--sort-by=.lastTimestamp", check=False)[-6000:],
-            self.kubectl(*logs, "app.kubernetes.io/component=agent", check=False),
-            self.kubectl(*logs, "app.kubernetes.io/component=operator", check=False),
-        ]
-        return "\n\n".join(parts)
+        logs = ("logs", "-n", SYSTEM, "--tail=200", "--prefix", "-l")
+        questions = (
+            ("get", objects, "-A", "-o", "wide"),
+            ("get", "nodes", "-o", "wide", "--show-labels"),
+            ("get", "events", "-A", "--sort-by=.lastTimestamp"),
+            (*logs, "app.kubernetes.io/component=agent"),
+            (*logs, "app.kubernetes.io/component=operator"),
+        )
+        return "\n\n".join(f"$ kubectl {' '.join(question)}\n{self._say(*question)}" for question in questions)
+
+    def brief(self) -> str:
+        """A few lines of it: what runs badly, and what was complained of last."""
+        pods = [line[:LINE] for line in self._say("get", "pods", "-A").splitlines() if not WELL.search(line)]
+        events = self._say("get", "events", "-A", "--field-selector=type=Warning", "--sort-by=.lastTimestamp")
+        return "\n".join([*pods[:8], *(line[:LINE] for line in events.splitlines()[-6:])])
+
+    def _say(self, *question: str) -> str:
+        try:
+            return self.kubectl(*question, "--request-timeout=20s", check=False, timeout=60)
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"{error}\n"
+
+
+def generation(obj: Object) -> int:
+    return int(obj["metadata"]["generation"])
+
+
+def ready_now(neuron_node: Object) -> bool:
+    """Whether the agent serves what the NeuronNode says now, and not only what it said before."""
+    observed = neuron_node.get("status", {}).get("observedGeneration")
+    return observed == generation(neuron_node) and condition(neuron_node, "Ready") == "True"
 
 
 class Held(NamedTuple):

@@ -9,12 +9,12 @@ import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness import SYSTEM, Cluster
+from harness import SYSTEM, Cluster, Failed
 
 ASK = """
-import base64, grpc
+import base64, grpc, sys
 with grpc.insecure_channel("unix:///var/lib/kubelet/pod-resources/kubelet.sock") as channel:
-    answer = channel.unary_unary("/v1.PodResourcesLister/List")(b"", timeout=20)
+    answer = channel.unary_unary(f"/v1.PodResourcesLister/{sys.argv[1]}")(b"", timeout=20)
 print(base64.b64encode(answer).decode())
 """
 
@@ -43,11 +43,28 @@ class Given:
 def given(cluster: Cluster, node: str, namespace: str, pod: str) -> Given | None:
     """What the kubelet of a node says of a pod; None if it does not know it."""
     agent = cluster.agent(node)["metadata"]["name"]
-    answer = base64.b64decode(cluster.execute(SYSTEM, agent, "python", "-c", ASK, container="agent"))
+    answer = base64.b64decode(cluster.execute(SYSTEM, agent, "python", "-c", ASK, "List", container="agent"))
     for found in _each(answer, 1):
         if (_text(found, 2), _text(found, 1)) == (namespace, pod):
             return _pod(found)
     return None
+
+
+def offered(cluster: Cluster, node: str) -> dict[str, int]:
+    """How many healthy devices the kubelet of a node has of each plugin; none while it does not answer.
+
+    The node's allocatable resources may be those of the kubelet before this one.
+    """
+    agent = cluster.agent(node)["metadata"]["name"]
+    ask = ("exec", "-n", SYSTEM, agent, "-c", "agent", "--", "python", "-c", ASK, "GetAllocatableResources")
+    try:
+        answer = base64.b64decode(cluster.kubectl(*ask))
+    except Failed:
+        return {}
+    ids: dict[str, set[bytes]] = {}
+    for devices in _each(answer, 1):  # once for each NUMA node
+        ids.setdefault(_text(devices, 1), set()).update(_each(devices, 2))
+    return {resource: len(found) for resource, found in ids.items()}
 
 
 def _pod(message: bytes) -> Given:

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 
 import pytest
-from harness import DRIVER, EFA_DRIVER, SYSTEM, Cluster, Object, pod
+from harness import DRIVER, EFA_DRIVER, SYSTEM, Cluster, Object, pod, until
 
 SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 NODES = "/apis/neuron-sim.dev/v1alpha1/neuronnodes"
@@ -41,6 +41,9 @@ def call(cluster: Cluster) -> Call:
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())["message"]
 
+    # a policy that was just made, or an API server that just began, enforces it some seconds later
+    anybodys = a_slice(cluster.workers()[0])
+    until(lambda: ask(None, "POST", SLICES, anybodys)[0] == 403, what="the policies in force")
     return ask
 
 

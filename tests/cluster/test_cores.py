@@ -113,9 +113,13 @@ def test_core_has_one_owner_at_a_time(cluster: Cluster, namespace: str, node: st
     def shown() -> list[Object]:
         return list(cluster.neuron_ls(namespace, "a")[0]["neuron_processes"])
 
-    (listed,) = until(shown, what="neuron-ls shows the owner")
-    assert listed["pid"] == process
-    assert listed["command"] == "sleep 100000"
+    # the process owns the cores a moment before it becomes the command
+    expected = [(process, "sleep 100000")]
+    until(
+        lambda: [(one["pid"], one["command"]) for one in shown()] == expected,
+        what="neuron-ls shows the owner",
+        details=shown,
+    )
     refused = cluster.kubectl(
         "exec", "-n", namespace, "b", "--", "neuron-sim-exec", "--cores", "1", "--", "true", check=False
     )

@@ -141,17 +141,21 @@ def test_of_two_gangs_one_runs_and_the_other_waits_for_it(cluster: Cluster, name
 
 def test_not_in_time_it_is_rolled_back_and_a_bare_pod_is_made_anew(cluster: Cluster, namespace: str) -> None:
     cluster.apply([member("late", 0, 2, gang_timeout="10s")], namespace)
-    until(lambda: nodes_of(cluster, namespace, "late"), what="the first pod bound")
     uid = cluster.get("pod", "-n", namespace, "late-0")["metadata"]["uid"]
+    until(lambda: nodes_of(cluster, namespace, "late"), what="the first pod bound")
 
     def again() -> bool:
         found = cluster.get("pod", "-n", namespace, "late-0")
         return bool(found) and found["metadata"]["uid"] != uid
 
     until(again, what="another pod of the same name", details=lambda: gangs(cluster))
-    until(lambda: events(cluster, namespace, "GangPodMadeAnew"), what="an Event that says so")
-    assert uid in events(cluster, namespace, "GangPodMadeAnew")[0]["message"]
-    assert "1 of 2 pods were bound within 10 s" in events(cluster, namespace, "GangTimedOut")[0]["message"]
+
+    # the next pod of the name has its own ten seconds, and its own Events
+    def told(reason: str, words: str) -> bool:
+        return any(words in event["message"] for event in events(cluster, namespace, reason))
+
+    until(lambda: told("GangPodMadeAnew", uid), what="an Event that says so")
+    until(lambda: told("GangTimedOut", "1 of 2 pods were bound within 10 s"), what="an Event that says why")
     cluster.apply([member("late", 1, 2, gang_timeout="10s")], namespace)
     wait_for_phase(cluster, namespace, "late", "Bound")
 

@@ -27,6 +27,8 @@ def fault(
         yield name
     finally:
         cluster.kubectl("delete", "neuronfault", name)
+        until(lambda: "faults" not in cluster.get("neuronnode", node)["spec"], what="the NeuronNode without the fault")
+        cluster.wait_nodes()  # taints may be on their way until the agent has seen that
         until(lambda: not tainted(cluster, node), what="all devices healed")
 
 
@@ -59,7 +61,7 @@ def test_a_broken_chip_shows_everywhere_and_heals(cluster: Cluster, namespace: s
     both = {"neuron-device-15": "Healthy", "neuron-device-14": "Healthy"}
     until(lambda: reported(cluster, namespace, "p") == both, what="both chips healthy in the pod's status")
     until(
-        lambda: claim_condition(cluster, namespace, "two", "neuron-device-15") == "True",
+        lambda: all(claim_condition(cluster, namespace, "two", device) == "True" for device in both),
         what="both healthy in the claim's status",
     )
     with fault(cluster, node, chip=15):

@@ -74,14 +74,22 @@ def test_uninstall_refuses_while_chips_are_in_use_then_leaves_nothing(cluster: C
         cluster.helm("uninstall", RELEASE, "-n", SYSTEM, "--timeout", "2m")
     assert len(cluster.neuron_ls(namespace, "in-use")) == 1
     cluster.kubectl("delete", "pod", "-n", namespace, "in-use", "--timeout=60s")
+    # the claim outlives the pod by a moment, and uninstalling is refused for as long
+    until(lambda: not cluster.items("resourceclaims", "-n", namespace), what="the pod's claim gone")
+
+    def kinds() -> list[str]:
+        return cluster.kubectl("api-resources", "--verbs=list", "-o", "name").split()
+
+    def objects() -> list[str]:
+        names = cluster.kubectl("get", ",".join(CLUSTER_KINDS), "-o", "name").split()
+        return [name for name in names if "neuron" in name]
 
     cluster.helm("uninstall", RELEASE, "-n", SYSTEM, "--wait", "--timeout", "3m")
     try:
         until(lambda: not cluster.slices(), what="no slice left")
-        left = cluster.kubectl("api-resources", "--verbs=list", "-o", "name")
-        assert "neuron-sim.dev" not in left
-        names = cluster.kubectl("get", ",".join(CLUSTER_KINDS), "-o", "name")
-        assert "neuron" not in names
+        # the API server takes a moment to forget a kind, and Helm to delete what its hooks ran with
+        until(lambda: not any("neuron-sim.dev" in kind for kind in kinds()), what="no kind of ours left", details=kinds)
+        until(lambda: not objects(), what="no object of ours left", details=objects)
         until(lambda: not remaining(cluster), what="an empty namespace", details=lambda: remaining(cluster))
         for node in cluster.workers():
             labels = cluster.get("node", node)["metadata"]["labels"]

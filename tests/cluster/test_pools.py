@@ -42,9 +42,13 @@ def test_default_pool_makes_every_worker_a_trn2(cluster: Cluster) -> None:
         assert labels["neuron-sim.dev/simulated"] == "true"
         annotations = cluster.get("node", node)["metadata"]["annotations"]
         assert not [key for key in annotations if "kopf" in key]
-    found = cluster.get("neuronnodepool", "default")
-    assert found["status"]["nodes"] == found["status"]["readyNodes"] == 2
-    assert "finalizers" not in found["metadata"]
+
+    def counted() -> tuple[int, int]:
+        status = cluster.get("neuronnodepool", "default")["status"]
+        return status["nodes"], status["readyNodes"]
+
+    until(lambda: counted() == (2, 2), what="the pool counts both nodes as ready", details=counted)
+    assert "finalizers" not in cluster.get("neuronnodepool", "default")["metadata"]
     columns = cluster.kubectl("get", "neuronnodepools").splitlines()
     assert "trn2.48xlarge" in columns[1]
 
@@ -53,7 +57,11 @@ def test_default_pool_makes_every_worker_a_trn2(cluster: Cluster) -> None:
 def test_nodes_follow_labels_and_pools(cluster: Cluster) -> None:
     """A node joins with its label, changes with its pool, and is itself again when either goes."""
     node = cluster.workers()[0]
-    assert "node.kubernetes.io/instance-type" not in node_labels(cluster, node)
+
+    def labelled() -> str:
+        return node_labels(cluster, node).get("node.kubernetes.io/instance-type", "")
+
+    until(lambda: not labelled(), what="no label of the default pool", details=labelled)
     cluster.apply(pool("train", "trn1.32xlarge", {"team": "train"}))
     cluster.kubectl("label", "node", node, "team=train")
     until(lambda: instance_types(cluster) == {node: "trn1.32xlarge"}, what="the labelled node a trn1")
@@ -61,14 +69,11 @@ def test_nodes_follow_labels_and_pools(cluster: Cluster) -> None:
 
     cluster.apply(pool("train", "inf2.48xlarge", {"team": "train"}))
     until(lambda: len(cluster.devices(node)) == 12, what="12 chips of the inf2 offered")
-    assert node_labels(cluster, node)["node.kubernetes.io/instance-type"] == "inf2.48xlarge"
+    until(lambda: labelled() == "inf2.48xlarge", what="the node's label of an inf2", details=labelled)
 
     cluster.kubectl("label", "node", node, "team-")
     until(lambda: not instance_types(cluster) and not cluster.slices(), what="nothing offered any more")
-    until(
-        lambda: "node.kubernetes.io/instance-type" not in node_labels(cluster, node),
-        what="the node's labels gone",
-    )
+    until(lambda: not labelled(), what="the node's labels gone", details=labelled)
     assert "neuron-sim.dev/simulated" not in node_labels(cluster, node)
 
 
@@ -141,12 +146,13 @@ def test_one_operator_leads_and_the_other_takes_over(cluster: Cluster) -> None:
             .get("holderIdentity", "")
         )
 
-    first = until(leader, what="a leader")
-    pods = [
-        p["metadata"]["name"]
-        for p in cluster.items("pods", "-n", "neuron-sim-system", "-l", "app.kubernetes.io/component=operator")
-    ]
-    (name,) = [p for p in pods if p in first]
+    def leading() -> tuple[str, ...]:
+        """The leader, and its pod; neither while the Lease names one that has gone."""
+        first = leader()
+        pods = cluster.items("pods", "-n", "neuron-sim-system", "-l", "app.kubernetes.io/component=operator")
+        return next(((first, p["metadata"]["name"]) for p in pods if p["metadata"]["name"] in first), ())
+
+    first, name = until(leading, what="a leader", details=leader)
     cluster.kubectl("delete", "pod", "-n", "neuron-sim-system", name)
     until(lambda: leader() not in ("", first), what="another leader")
     cluster.kubectl("delete", "neuronnode", cluster.workers()[0])
@@ -172,4 +178,4 @@ def test_real_neuron_in_the_cluster_is_refused_loudly(cluster: Cluster) -> None:
         assert any(node in event["message"] for event in events)
     finally:
         cluster.kubectl("label", "node", node, "feature.node.kubernetes.io/aws-neuron-")
-    until(lambda: accepted()["status"] == "True", what="the pool accepted again", details=accepted)
+        until(lambda: accepted()["status"] == "True", what="the pool accepted again", details=accepted)

@@ -53,8 +53,15 @@ def test_the_pool_says_what_the_ultraserver_lacks(cluster: Cluster, ultraserver:
 
 def test_two_pods_on_a_pair(cluster: Cluster, ultraserver: dict[str, Object], namespace: str) -> None:
     cluster.apply((EXAMPLE / "pair.yaml").read_text(), namespace)
-    until(lambda: len(cluster.items("pods", "-n", namespace)) == 2, what="both pods", timeout=120)
-    cluster.wait_ready(namespace, "pair-0", "pair-1")
+    try:
+        until(lambda: len(cluster.items("pods", "-n", namespace)) == 2, what="both pods", timeout=120)
+        cluster.wait_ready(namespace, "pair-0", "pair-1")
+        assert_pair(cluster, namespace)
+    finally:  # or its pods come again while the namespace is emptied
+        cluster.kubectl("delete", "statefulset", "pair", "-n", namespace, "--timeout=60s")
+
+
+def assert_pair(cluster: Cluster, namespace: str) -> None:
     found = {}
     for pod in ("pair-0", "pair-1"):
         environment = dict(

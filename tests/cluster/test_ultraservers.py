@@ -88,21 +88,27 @@ def workload(name: str, size: int, **more: object) -> Object:
     }
 
 
+def the_table(cluster: Cluster) -> Object:
+    """The NeuronUltraServer with both workers and a status, which the operator writes every few seconds."""
+    workers = cluster.workers()
+
+    def complete() -> Object:
+        tables = cluster.items("neuronultraservers", "-n", SYSTEM)
+        if len(tables) != 1 or [node["name"] for node in tables[0]["spec"]["nodes"]] != workers:
+            return {}
+        return tables[0] if "availableConfigurations" in tables[0].get("status", {}) else {}
+
+    return until(complete, what="one NeuronUltraServer, of both workers, with its status")
+
+
 def test_the_ultraserver_is_an_object(cluster: Cluster, ultraserver: None) -> None:
-    def tables() -> list[Object]:
-        found = cluster.items("neuronultraservers", "-n", SYSTEM)
-        return found if found and "availableConfigurations" in found[0].get("status", {}) else []
-
-    (table,) = until(tables, what="a NeuronUltraServer with its status")
-    assert [node["name"] for node in table["spec"]["nodes"]] == cluster.workers()
-    assert table["status"]["state"] == "Degraded", "two of its servers are not there"
-
     def available() -> Object:
-        (table,) = tables()
-        return dict(table["status"]["availableConfigurations"])
+        return dict(the_table(cluster)["status"]["availableConfigurations"])
 
     free = {"oneNode": 2, "twoNodes": 1, "fourNodes": 0}
     until(lambda: available() == free, what="both nodes free", details=available)
+    table = the_table(cluster)
+    assert table["status"]["state"] == "Degraded", "two of its servers are not there"
     attributes = cluster.devices(cluster.workers()[0], "neuron_node")[0]["attributes"]
     assert table["metadata"]["name"] == attributes["ultraserverId"]["string"]
     assert "Degraded" in cluster.kubectl("get", "neuronultraserver", "-n", SYSTEM)
@@ -113,12 +119,10 @@ def test_example(cluster: Cluster, team: str) -> None:
     assert found["status"]["workloadId"] == NAME
     assert found["status"]["totalNodesAllocated"] == 2
     until(lambda: tags(cluster) == dict.fromkeys(cluster.workers(), NAME), what="both nodes' devices carry the id")
-    (table,) = cluster.items("neuronultraservers", "-n", SYSTEM)
-    assert found["status"]["allocatedUltraServers"] == [table["metadata"]["name"]]
+    assert found["status"]["allocatedUltraServers"] == [the_table(cluster)["metadata"]["name"]]
 
     def owners() -> list[str]:
-        (table,) = cluster.items("neuronultraservers", "-n", SYSTEM)
-        return [each["workloadRef"] for each in table["status"].get("allocations", [])]
+        return [each["workloadRef"] for each in the_table(cluster)["status"].get("allocations", [])]
 
     until(lambda: owners() == [f"{team}/{NAME}"], what="the UltraServer says who has it", details=owners)
 

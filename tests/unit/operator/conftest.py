@@ -1,6 +1,8 @@
 """Plain Kubernetes objects to make plans from, and a cluster in memory to carry them out on."""
 
+import asyncio
 import copy
+import heapq
 import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -296,3 +298,31 @@ def settle() -> Callable[..., Awaitable[Plan]]:
         raise AssertionError(f"does not settle: {planned}")
 
     return settle
+
+
+class VirtualTime(asyncio.SelectorEventLoop):
+    """A loop that never waits: when nothing is ready, its clock moves to the next timer."""
+
+    now = 1000.0
+
+    def time(self):
+        return self.now
+
+    def _run_once(self):
+        while self._scheduled and self._scheduled[0]._cancelled:
+            heapq.heappop(self._scheduled)._scheduled = False
+            self._timer_cancelled_count -= 1
+        if not self._ready and self._scheduled:
+            self.now = max(self.now, self._scheduled[0]._when)
+        super()._run_once()
+
+
+@pytest.fixture
+def live():
+    """Runs a coroutine in virtual time."""
+
+    def live(coroutine):
+        with asyncio.Runner(loop_factory=VirtualTime) as runner:
+            return runner.run(coroutine)
+
+    return live

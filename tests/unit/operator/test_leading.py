@@ -1,38 +1,11 @@
 """Of several replicas one leads. Time is virtual: the loop's clock jumps to whatever is waited for."""
 
 import asyncio
-import heapq
 
 import pytest
 from neuron_operator import kube
 from neuron_operator.kube import ApiError
 from neuron_operator.leader import LeaderElection, LeadershipLost
-
-
-class VirtualTime(asyncio.SelectorEventLoop):
-    """A loop that never waits: when nothing is ready, its clock moves to the next timer."""
-
-    now = 1000.0
-
-    def time(self):
-        return self.now
-
-    def _run_once(self):
-        while self._scheduled and self._scheduled[0]._cancelled:
-            heapq.heappop(self._scheduled)._scheduled = False
-            self._timer_cancelled_count -= 1
-        if not self._ready and self._scheduled:
-            self.now = max(self.now, self._scheduled[0]._when)
-        super()._run_once()
-
-
-@pytest.fixture
-def live():
-    def live(coroutine):
-        with asyncio.Runner(loop_factory=VirtualTime) as runner:
-            return runner.run(coroutine)
-
-    return live
 
 
 def election(cluster, identity):

@@ -260,8 +260,10 @@ def test_in_hundreds_of_races_no_two_are_in_at_once(container: Any, some_of: Any
 sys.stderr = None
 say("ready")
 wait()
-wins = 0
-for turn in range(100):
+wins = turn = 0
+# not a number of turns: all of them pass in vain while the owner waits for a processor
+while wins < 30:
+    turn += 1
     try:
         cores = open_cores(1 + turn % 3, run_root=ROOT)
     except NrtError:
@@ -283,7 +285,7 @@ say(wins)
     wins = [racer.says() for racer in racers]
     errors = [racer.process.communicate()[1] for racer in racers]
     assert errors == [""] * 4
-    assert all(int(count) > 0 for count in wins)
+    assert wins == ["30"] * 4
 
 
 def test_one_process_does_not_get_a_core_twice(container: Any, some_of: Any, start: Start) -> None:
