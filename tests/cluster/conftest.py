@@ -50,8 +50,12 @@ def _bring_up(cluster: Cluster) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if "NEURON_SIM_KEEP_CLUSTER" in os.environ:
         return
-    for cluster in session.config.stash.get(MADE, []):
-        cluster.run([str(REPOSITORY / "hack/cluster"), "down", "--name", cluster.name])
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(_take_down, session.config.stash.get(MADE, [])))
+
+
+def _take_down(cluster: Cluster) -> None:
+    cluster.run([str(REPOSITORY / "hack/cluster"), "down", "--name", cluster.name], timeout=600)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

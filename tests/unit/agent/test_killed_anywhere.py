@@ -96,7 +96,6 @@ def leftovers(host: Any) -> list[str]:
     return [path.name for folder in (host.cdi, host.views) if folder.exists() for path in folder.iterdir()]
 
 
-@pytest.mark.timeout(60)
 def test_prepare_killed(host: Any, trn2: SimulatedNode, allocation: Callable[..., Allocation]) -> None:
     mine, other = allocation("mine", a=[0, 1], b=[2]), allocation("other", c=[1])
     for store in every_death(host, before=lambda _: None, work=lambda s: s.prepare(mine, trn2)):
@@ -112,7 +111,6 @@ def test_prepare_killed(host: Any, trn2: SimulatedNode, allocation: Callable[...
         assert given(store) == []
 
 
-@pytest.mark.timeout(60)
 def test_prepare_killed_and_never_asked_for_again(
     host: Any, trn2: SimulatedNode, allocation: Callable[..., Allocation]
 ) -> None:
@@ -125,7 +123,6 @@ def test_prepare_killed_and_never_asked_for_again(
         assert leftovers(host) == []
 
 
-@pytest.mark.timeout(60)
 def test_unprepare_killed(host: Any, trn2: SimulatedNode, allocation: Callable[..., Allocation]) -> None:
     mine = allocation("mine", a=[0, 1])
     for store in every_death(host, before=lambda s: s.prepare(mine, trn2), work=lambda s: s.unprepare(mine.uid)):
@@ -134,7 +131,6 @@ def test_unprepare_killed(host: Any, trn2: SimulatedNode, allocation: Callable[.
         assert given(store) == []
 
 
-@pytest.mark.timeout(60)
 def test_a_device_that_changes_hands_killed(
     host: Any, trn2: SimulatedNode, allocation: Callable[..., Allocation]
 ) -> None:
@@ -150,7 +146,6 @@ def test_a_device_that_changes_hands_killed(
         assert leftovers(host) == []
 
 
-@pytest.mark.timeout(60)
 def test_a_claim_allocated_anew_killed(host: Any, trn2: SimulatedNode, allocation: Callable[..., Allocation]) -> None:
     before, after = allocation("same", a=[0]), allocation("same", a=[1])
     for store in every_death(host, before=lambda s: s.prepare(before, trn2), work=lambda s: s.prepare(after, trn2)):
@@ -160,7 +155,6 @@ def test_a_claim_allocated_anew_killed(host: Any, trn2: SimulatedNode, allocatio
         assert leftovers(host) == []
 
 
-@pytest.mark.timeout(60)
 def test_the_runtimes_installation_killed(host: Any) -> None:
     """Whatever the copy looks like when the next process comes, it ends up whole and alone."""
     runtimes = host.runtimes
