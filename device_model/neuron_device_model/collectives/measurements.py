@@ -1,9 +1,9 @@
 """Published results of nccom-test, and the question to the model that each of them answers.
 
 measurements.csv has every row that was found, with its source. Our reading of it stands in four columns: `read_as` and
-`read_lnc` say which instance type and LNC we take it for, where the source does not, and `use` what it is good for, with
-the reason in `why`: `fit` for the parameters, `check` to compare only, `algorithm` for the algorithm that was printed,
-`no` for neither.
+`read_lnc` say which instance type and LNC we take it for, where the source does not, and `use` what it is good for,
+with the reason in `why`: `fit` for the parameters, `check` to compare only, `algorithm` for the algorithm that was
+printed, `no` for none of these.
 """
 
 import csv
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from neuron_device_model.collectives.datatypes import DataType, data_type
 from neuron_device_model.collectives.fabric import Core, Fabric, Node
 from neuron_device_model.collectives.model import Estimate, estimate, estimate_shares
 from neuron_device_model.collectives.operations import ALL_GATHER_V, operation
@@ -44,9 +45,14 @@ class Measurement:
             f"{self.operation} {self.dtype}"
         )
 
+    @property
+    def element(self) -> DataType:
+        """The type; send/recv adds nothing, so where none is told, any will do."""
+        return data_type("uint8" if self.dtype == "unspecified" else self.dtype)
+
     def modelled(self, parameters: Parameters | None = None) -> Estimate:
         """What the model says."""
-        dtype = "uint8" if self.dtype == "unspecified" else self.dtype
+        dtype = self.element
         if self.operation == ALL_GATHER_V.name:
             shares = [[self.size // len(self.ranks)] * len(self.ranks)] * len(self.ranks)
             return estimate_shares(self.fabric, self.ranks, self.operation, shares, dtype, parameters=parameters)

@@ -12,7 +12,7 @@ from neuron_device_model.collectives import operations
 from neuron_device_model.collectives.algorithms.pairs import Message
 from neuron_device_model.collectives.datatypes import DataType, data_type
 from neuron_device_model.collectives.errors import UnsupportedCollective
-from neuron_device_model.collectives.fabric import Core, Fabric, Link
+from neuron_device_model.collectives.fabric import LINK_KINDS, Core, Fabric, Link
 from neuron_device_model.collectives.operations import Operation, operation
 from neuron_device_model.collectives.parameters import Parameters, published
 from neuron_device_model.collectives.plans import Plan, message_plan, neighbours_only, plans
@@ -93,19 +93,11 @@ def estimate(
     third to the fourth, and so on; permute from each rank to the next, and from the last to the first. Raises
     UnsupportedCollective.
     """
-    wanted = operation(what) if isinstance(what, str) else what
-    if wanted in (operations.ALL_GATHER_V, operations.ALL_TO_ALL_V):
-        raise UnsupportedCollective(f"{wanted.name} needs the bytes of each rank: use estimate_shares")
-    if wanted is operations.SEND_RECV:
-        if len(ranks) % 2:
-            raise UnsupportedCollective("sendrecv needs pairs: give an even number of ranks")
-        pairs = list(zip(ranks[::2], ranks[1::2], strict=True))
-    elif wanted is operations.PERMUTE:
-        pairs = list(zip(ranks, (*ranks[1:], ranks[0]), strict=True))
-    else:
-        key = tuple(ranks)
-        return _cheapest(fabric, key, wanted, size, dtype, tuple(others), parameters or published())
-    return estimate_pairs(fabric, pairs, wanted, size, dtype, others=others, parameters=parameters)
+    wanted, kind = _operation(what), _type(dtype)
+    _check_size(size, kind)
+    prices = Prices(fabric, kind, parameters or published(), tuple(others))
+    found = [prices.estimate(wanted, size, len(ranks), plan) for plan in plans(fabric, tuple(ranks), wanted, size)]
+    return min(found, key=lambda answer: answer.seconds)
 
 
 def estimate_pairs(
@@ -119,11 +111,13 @@ def estimate_pairs(
     parameters: Parameters | None = None,
 ) -> Estimate:
     """The cost of sending `size` bytes over each of these pairs at once."""
-    wanted = operation(what) if isinstance(what, str) else what
+    wanted = _operation(what)
     if wanted is operations.PERMUTE:
         neighbours_only(fabric, pairs)
+    kind = _type(dtype)
+    _check_size(size, kind)
     plan = message_plan(fabric, [(source, target, 1.0) for source, target in pairs], wanted)
-    return _of_messages(fabric, plan, wanted, size, len(pairs), dtype, others, parameters)
+    return Prices(fabric, kind, parameters or published(), tuple(others)).estimate(wanted, size, len(pairs), plan)
 
 
 def estimate_shares(
@@ -141,7 +135,7 @@ def estimate_shares(
     For an all_gatherv, all that one rank sends has the same length. The size of the whole is what the rank that
     receives most receives, and what it keeps.
     """
-    wanted = operation(what) if isinstance(what, str) else what
+    wanted = _operation(what)
     if len(shares) != len(ranks) or any(len(row) != len(ranks) for row in shares):
         raise UnsupportedCollective(f"{wanted.name} of {len(ranks)} ranks needs a table of {len(ranks)} times as many")
     if any(length < 0 for row in shares for length in row):
@@ -154,82 +148,46 @@ def estimate_shares(
         if length and source != target
     ]
     plan = message_plan(fabric, messages, wanted)
-    return _of_messages(fabric, plan, wanted, size, len(ranks), dtype, others, parameters)
-
-
-def _of_messages(
-    fabric: Fabric,
-    plan: Plan,
-    what: Operation,
-    size: int,
-    ranks: int,
-    dtype: DataType | str,
-    others: Iterable[Traffic],
-    parameters: Parameters | None,
-) -> Estimate:
-    _check_size(size, _type(dtype))
-    pricing = _Pricing(fabric, parameters or published(), size, _type(dtype), tuple(others))
-    return pricing.estimate(what, ranks, plan)
-
-
-def _cheapest(
-    fabric: Fabric,
-    ranks: tuple[Core, ...],
-    what: Operation,
-    size: int,
-    dtype: DataType | str,
-    others: tuple[Traffic, ...],
-    parameters: Parameters,
-) -> Estimate:
     kind = _type(dtype)
     _check_size(size, kind)
-    pricing = _Pricing(fabric, parameters, size, kind, others)
-    found = [pricing.estimate(what, len(ranks), plan) for plan in plans(fabric, ranks, what, size)]
-    return min(found, key=lambda answer: answer.seconds)
+    return Prices(fabric, kind, parameters or published(), tuple(others)).estimate(wanted, size, len(ranks), plan)
 
 
-def _type(dtype: DataType | str) -> DataType:
-    return data_type(dtype) if isinstance(dtype, str) else dtype
-
-
-def _check_size(size: int, kind: DataType) -> None:
-    if size <= 0 or size % kind.bytes:
-        raise UnsupportedCollective(
-            f"{size} bytes are no number of {kind.name} elements: use a multiple of {kind.bytes}"
-        )
-
-
-class _Pricing:
-    """Prices stages for one size, type and traffic."""
+class Prices:
+    """Prices plans of one fabric for one type, set of parameters and traffic."""
 
     def __init__(
-        self, fabric: Fabric, parameters: Parameters, size: int, kind: DataType, others: tuple[Traffic, ...]
+        self, fabric: Fabric, kind: DataType, parameters: Parameters, others: tuple[Traffic, ...] = ()
     ) -> None:
+        version = fabric.kind.chip.neuron_core_version
+        if version not in parameters.cores:
+            raise UnsupportedCollective(f"{fabric.kind.name} has no collectives: choose Inferentia2 or Trainium")
         self._parameters = parameters
-        self._version = fabric.kind.chip.neuron_core_version
-        self._size = size
+        self._version = version
         self._others = others
-        self._adding = parameters.adding(self._version, kind.bytes, fabric.logical_neuron_core)
+        self._launch = parameters.cores[version].launch_s
+        self._adding = parameters.adding(version, kind.bytes, fabric.logical_neuron_core)
+        self._rates = {kind: parameters.rate(version, kind) for kind in LINK_KINDS}
 
-    def estimate(self, what: Operation, ranks: int, plan: Plan) -> Estimate:
-        launch = self._parameters.cores[self._version].launch_s
-        stages = tuple(map(self._stage, plan.stages))
-        seconds = launch + sum(stage.seconds for stage in stages)
-        return Estimate(what, self._size, ranks, plan.algorithm, seconds, launch, stages, plan)
+    def estimate(self, what: Operation, size: int, ranks: int, plan: Plan) -> Estimate:
+        """What an operation costs that is done by this plan."""
+        stages = tuple(self._stage(stage, size) for stage in plan.stages)
+        seconds = self._launch + sum(stage.seconds for stage in stages)
+        return Estimate(what, size, ranks, plan.algorithm, seconds, self._launch, stages, plan)
 
-    def _stage(self, stage: Stage) -> StageCost:
+    def _stage(self, stage: Stage, size: int) -> StageCost:
         waiting = self._parameters.wait(self._version, stage.waits)
         slowest, busiest = 0.0, None
-        for link, load in stage.busiest:
-            taken = load / self._parameters.capacity(self._version, link)
+        for link, share in stage.busiest:
+            taken = share / self._rates[link.kind]
             if taken > slowest:
                 slowest, busiest = taken, link
         for link, rates in self._shared(stage).items():
-            taken = stage.loads[link] / fair_rate(self._parameters.capacity(self._version, link), rates)
+            taken = stage.loads[link] / fair_rate(link.nominal * self._rates[link.kind], rates)
             if taken > slowest:
                 slowest, busiest = taken, link
         adding = stage.reduced * self._adding
-        moving = self._size * max(slowest, adding)
+        moving = size * max(slowest, adding)
         return StageCost(stage.name, waiting + moving, waiting, adding > slowest, busiest)
 
     def _shared(self, stage: Stage) -> dict[Link, list[float]]:
@@ -253,3 +211,18 @@ def fair_rate(capacity: float, others: Sequence[float]) -> float:
             return equal
         left -= rate
     return left
+
+
+def _operation(what: Operation | str) -> Operation:
+    return operation(what) if isinstance(what, str) else what
+
+
+def _type(dtype: DataType | str) -> DataType:
+    return data_type(dtype) if isinstance(dtype, str) else dtype
+
+
+def _check_size(size: int, kind: DataType) -> None:
+    if size <= 0 or size % kind.bytes:
+        raise UnsupportedCollective(
+            f"{size} bytes are no number of {kind.name} elements: use a multiple of {kind.bytes}"
+        )

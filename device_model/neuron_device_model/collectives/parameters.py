@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from neuron_device_model.catalog.rows import Row, document, reading
-from neuron_device_model.collectives.fabric import CORE, EFA, Link
+from neuron_device_model.collectives.fabric import CORE, EFA
 from neuron_device_model.collectives.stages import Waits
 
 DATA = Path(__file__).parent / "parameters.toml"
@@ -54,11 +54,11 @@ class Parameters:
     cores: Mapping[str, CoreParameters] = field(hash=False)
     """By NeuronCore version."""
 
-    def capacity(self, version: str, link: Link) -> float:
-        """Bytes a second that a link carries."""
-        if link.kind == CORE:
-            return link.nominal * self.cores[version].copy_bytes_per_s
-        return link.nominal * (self.efa_share if link.kind == EFA else self.neuronlink_share)
+    def rate(self, version: str, kind: str) -> float:
+        """What a link of this kind carries of its published bandwidth; of a core, for each physical core."""
+        if kind == CORE:
+            return self.cores[version].copy_bytes_per_s
+        return self.efa_share if kind == EFA else self.neuronlink_share
 
     def wait(self, version: str, waits: Waits) -> float:
         """Seconds of waiting."""

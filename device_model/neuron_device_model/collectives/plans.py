@@ -15,8 +15,10 @@ from neuron_device_model.collectives.fabric import Core, Fabric
 from neuron_device_model.collectives.groups import Block, Group, GroupKey, group
 from neuron_device_model.collectives.operations import (
     ALL_GATHER,
+    ALL_GATHER_V,
     ALL_REDUCE,
     ALL_TO_ALL,
+    ALL_TO_ALL_V,
     PERMUTE,
     SEND_RECV,
     Operation,
@@ -40,6 +42,14 @@ def sorted_ranks(fabric: Fabric, ranks: GroupKey) -> Group:
 
 def plans(fabric: Fabric, ranks: GroupKey, what: Operation, size: float) -> tuple[Plan, ...]:
     """What the runtime may do; where it has several forms of one algorithm, all of them, and it takes the fastest."""
+    if what is SEND_RECV:
+        return (message_plan(fabric, [(a, b, 1.0) for a, b in couples(ranks)], what),)
+    if what is PERMUTE:
+        around = list(zip(ranks, (*ranks[1:], *ranks[:1]), strict=True))
+        neighbours_only(fabric, around)
+        return (message_plan(fabric, [(a, b, 1.0) for a, b in around], what),)
+    if what in (ALL_GATHER_V, ALL_TO_ALL_V):
+        raise UnsupportedCollective(f"{what.name} needs the bytes of each rank: use estimate_shares")
     members = sorted_ranks(fabric, ranks)
     if members.size == 1:
         return (Plan("none", ()),)
@@ -55,6 +65,13 @@ def plans(fabric: Fabric, ranks: GroupKey, what: Operation, size: float) -> tupl
     between = selection.between_nodes(len(members.blocks), size, members.size)
     inside = selection.in_domain(block, size) if block.size > 1 else ""
     return _over_nodes(fabric, ranks, what, inside, between)
+
+
+def couples(ranks: GroupKey) -> list[tuple[Core, Core]]:
+    """The first and the second rank, the third and the fourth, and so on."""
+    if len(ranks) % 2:
+        raise UnsupportedCollective("sendrecv needs pairs: give an even number of ranks")
+    return list(zip(ranks[::2], ranks[1::2], strict=True))
 
 
 def message_plan(fabric: Fabric, wanted: Sequence[pairs.Message], what: Operation) -> Plan:

@@ -44,12 +44,12 @@ class Stage:
 
     @cached_property
     def busiest(self) -> tuple[tuple[Link, float], ...]:
-        """Of each kind of link, the one that is busy for longest at its published rate, and its load."""
+        """Of each kind of link, the one that takes longest, and the seconds that a byte takes at its published rate."""
         found: dict[str, tuple[Link, float]] = {}
         for link, load in self.loads.items():
-            known = found.get(link.kind)
-            if known is None or load / link.nominal > known[1] / known[0].nominal:
-                found[link.kind] = (link, load)
+            taken = load / link.nominal
+            if link.kind not in found or taken > found[link.kind][1]:
+                found[link.kind] = (link, taken)
         return tuple(found.values())
 
 

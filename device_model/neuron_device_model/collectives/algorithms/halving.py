@@ -2,8 +2,8 @@
 
 A 4x4 torus is a hypercube of four dimensions: along an axis of four, the steps 0-1-2-3-0 are a Gray code, so partners
 are neighbours. Parts of the data take the dimensions in different orders, so that all of a chip's links work in every
-step. Between chips and inside them are separate stages. (AWS docs: neuron-runtime/explore/intranode-collective-comm.rst;
-the rotation is our reading of the measured bandwidth)
+step. Between chips and inside them are separate stages. (AWS docs: neuron-runtime/explore/
+intranode-collective-comm.rst; the rotation is our reading of the measured bandwidth)
 """
 
 from neuron_device_model.collectives.groups import Block

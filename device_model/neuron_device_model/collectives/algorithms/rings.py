@@ -15,8 +15,8 @@ from neuron_device_model.collectives.stages import Loads, Stage, Waits
 def kangaring_applies(block: Block) -> bool:
     """All ranks of the chips, more than one chip, and a way round over neighbours in every server."""
     return (
-        block.whole_chips
-        and block.chips > 1
+        block.chips > 1
+        and block.whole_chips
         and servers_alike(block)
         and all(tour(block.fabric.instance_type, _local(server))[1] for server in block.servers)
     )
