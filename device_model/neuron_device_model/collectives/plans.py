@@ -158,3 +158,9 @@ def neighbours_only(fabric: Fabric, wanted: Sequence[tuple[Core, Core]]) -> None
             raise UnsupportedCollective(
                 f"permute from {source} to {target}: their chips are not neighbours, choose pairs that are"
             )
+
+
+def forget() -> None:
+    """Drop what is kept of groups."""
+    for kept in (sorted_ranks, _all_to_all, _in_domain, _over_nodes, _flat_ring):
+        kept.cache_clear()
