@@ -7,13 +7,13 @@ stages are made when it is first asked about; after that only size, type and tra
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
-from neuron_device_model.collectives import plans
-from neuron_device_model.collectives.fabric import Core, Fabric, Node, single_node
+from neuron_device_model.collectives.fabric import Core, Fabric, Node
 from neuron_device_model.collectives.measurements import measurements
 from neuron_device_model.collectives.model import estimate
 
-SIZES = {"mesh": 64 << 10, "rdh": 32 << 20, "kangaring": 1 << 30}
+SIZES = (64 << 10, 32 << 20, 1 << 30)
 RUNS = 200
 
 
@@ -23,24 +23,31 @@ def microseconds(work: Callable[[], object]) -> float:
     return (time.process_time_ns() - begin) / 1000
 
 
-def ultraserver() -> tuple[Fabric, tuple[Core, ...]]:
-    fabric = Fabric("trn2u.48xlarge", 1, tuple(Node(f"node-{seat}", "us", seat) for seat in range(4)))
-    return fabric, tuple(core for node in range(4) for core in fabric.cores(node))
+def board(name: str) -> Fabric:
+    return Fabric("trn2.48xlarge", 2, (Node(name),))
+
+
+def ultraserver(name: str) -> Fabric:
+    return Fabric("trn2u.48xlarge", 1, tuple(Node(f"{name}-{seat}", name, seat) for seat in range(4)))
+
+
+def all_cores(fabric: Fabric) -> tuple[Core, ...]:
+    return tuple(core for node in range(len(fabric.nodes)) for core in fabric.cores(node))
 
 
 def print_times() -> None:
     print("| ranks | algorithm | first time, µs | again, p50 µs | worst |\n| --- | --- | --- | --- | --- |")
-    board = single_node("trn2.48xlarge")
-    for fabric, ranks in ((board, board.cores()), ultraserver()):
-        for size in SIZES.values():
-            plans.forget()
-
-            def ask(fabric: Fabric = fabric, ranks: tuple[Core, ...] = ranks, size: int = size) -> str:
-                return estimate(fabric, ranks, "all_reduce", size, "bf16").algorithm
-
+    for place in (board, ultraserver):
+        for size in SIZES:
+            fabric = place(f"us-{size}")  # nothing is known of it
+            ask = partial(estimate, fabric, all_cores(fabric), "all_reduce", size, "bf16")
             first = microseconds(ask)
             times = [microseconds(ask) for _ in range(RUNS)]
-            print(f"| {len(ranks)} | {ask()} | {first:.0f} | {statistics.median(times):.0f} | {max(times):.0f} |")
+            answer = ask()
+            print(
+                f"| {answer.ranks} | {answer.algorithm} | {first:.0f} | {statistics.median(times):.0f} "
+                f"| {max(times):.0f} |"
+            )
 
 
 def print_comparison() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from neuron_device_model.collectives import selection
-from neuron_device_model.collectives.algorithms import halving, mesh, network, pairs, rings
+from neuron_device_model.collectives.algorithms import halving, mesh, network, pairs, rings, servers
 from neuron_device_model.collectives.errors import UnsupportedCollective
 from neuron_device_model.collectives.fabric import Core, Fabric
 from neuron_device_model.collectives.groups import Block, Group, GroupKey, group
@@ -20,9 +20,11 @@ from neuron_device_model.collectives.operations import (
     ALL_TO_ALL,
     ALL_TO_ALL_V,
     PERMUTE,
+    REDUCE_SCATTER,
     SEND_RECV,
     Operation,
 )
+from neuron_device_model.collectives.selection import Inner
 from neuron_device_model.collectives.stages import Stage
 
 
@@ -56,15 +58,15 @@ def plans(fabric: Fabric, ranks: GroupKey, what: Operation, size: float) -> tupl
     if what is ALL_TO_ALL:
         return (_all_to_all(fabric, ranks),)
     if len(members.blocks) == 1:
-        inside = selection.in_domain(members.blocks[0], size)
-        return _in_domain(fabric, ranks, what, inside)
+        options = selection.in_domain(members.blocks[0], size)
+        return tuple(plan for inner in options for plan in _in_domain(fabric, ranks, what, inner))
     members.require_symmetry()
     if selection.uses_flat_ring(members, size):
         return (_flat_ring(fabric, ranks, what),)
     block = members.blocks[0]
     between = selection.between_nodes(len(members.blocks), size, members.size)
-    inside = selection.in_domain(block, size) if block.size > 1 else ""
-    return _over_nodes(fabric, ranks, what, inside, between)
+    inners = selection.in_domain(block, size) if block.size > 1 else (None,)
+    return tuple(plan for inner in inners for plan in _over_nodes(fabric, ranks, what, inner, between))
 
 
 def couples(ranks: GroupKey) -> list[tuple[Core, Core]]:
@@ -84,15 +86,33 @@ def message_plan(fabric: Fabric, wanted: Sequence[pairs.Message], what: Operatio
     return Plan(selection.MESH, (pairs.messages(fabric, wanted, what.name),))
 
 
-def phase(block: Block, algorithm: str, *, reduces: bool) -> tuple[Stage, ...]:
+def phase(block: Block, inner: Inner, *, reduces: bool) -> tuple[Stage, ...]:
     """An all-gather or a reduce-scatter among ranks that NeuronLink joins."""
-    if algorithm == selection.MESH:
+    if inner.name == selection.MESH:
         return (mesh.exchange(block, reduces=reduces),)
-    if algorithm == selection.MESH_SWITCH:
+    if inner.name == selection.MESH_SWITCH:
         return mesh.over_switch(block, reduces=reduces)
-    if algorithm == selection.RDH:
+    if inner.name == selection.RDH:
         return halving.phase(block, reduces=reduces)
-    return rings.phase(block, reduces=reduces, kangaring=algorithm == selection.KANGARING)
+    if inner.name == selection.HIERARCHICAL:
+        between = servers.between(block, reduces=reduces)
+        inside = _alike(block.servers, Inner(inner.inside), reduces=reduces) if inner.inside else ()
+        return (*inside, between) if reduces else (between, *inside)
+    return (rings.phase(block, reduces=reduces, kangaring=inner.name == selection.KANGARING),)
+
+
+def _alike(blocks: Sequence[Block], inner: Inner, *, reduces: bool) -> tuple[Stage, ...]:
+    """All blocks do the same at once, so the stage of one carries the loads of all."""
+    every = [phase(block, inner, reduces=reduces) for block in blocks]
+    return tuple(
+        Stage(
+            stages[0].name,
+            stages[0].waits,
+            {link: load for stage in stages for link, load in stage.loads.items()},
+            stages[0].reduced,
+        )
+        for stages in zip(*every, strict=True)
+    )
 
 
 @lru_cache(maxsize=512)
@@ -101,20 +121,22 @@ def _all_to_all(fabric: Fabric, ranks: GroupKey) -> Plan:
 
 
 @lru_cache(maxsize=512)
-def _in_domain(fabric: Fabric, ranks: GroupKey, what: Operation, algorithm: str) -> tuple[Plan, ...]:
+def _in_domain(fabric: Fabric, ranks: GroupKey, what: Operation, inner: Inner) -> tuple[Plan, ...]:
     block = sorted_ranks(fabric, ranks).blocks[0]
     if what is not ALL_REDUCE:
-        return (Plan(algorithm, phase(block, algorithm, reduces=what.reduces)),)
-    two = Plan(algorithm, (*phase(block, algorithm, reduces=True), *phase(block, algorithm, reduces=False)))
-    return (two, Plan(algorithm, (mesh.single_step(block),))) if algorithm == selection.MESH else (two,)
+        return (Plan(inner.name, phase(block, inner, reduces=what.reduces)),)
+    two = Plan(inner.name, (*phase(block, inner, reduces=True), *phase(block, inner, reduces=False)))
+    return (two, Plan(inner.name, (mesh.single_step(block),))) if inner.name == selection.MESH else (two,)
 
 
 @lru_cache(maxsize=512)
-def _over_nodes(fabric: Fabric, ranks: GroupKey, what: Operation, inside: str, between: str) -> tuple[Plan, ...]:
+def _over_nodes(
+    fabric: Fabric, ranks: GroupKey, what: Operation, inner: Inner | None, between: str
+) -> tuple[Plan, ...]:
     members = sorted_ranks(fabric, ranks)
-    name = selection.HIERARCHICAL if inside else between
-    scatter = _inside(members, inside, reduces=True) if what.reduces else ()
-    gather = _inside(members, inside, reduces=False) if what in (ALL_GATHER, ALL_REDUCE) else ()
+    name = selection.HIERARCHICAL if inner else between
+    scatter = _alike(members.blocks, inner, reduces=True) if inner and what.reduces else ()
+    gather = _alike(members.blocks, inner, reduces=False) if inner and what is not REDUCE_SCATTER else ()
     outer: list[tuple[Stage, ...]] = []
     if what is ALL_REDUCE:
         halves = (network.phase(members, between, reduces=True), network.phase(members, between, reduces=False))
@@ -126,22 +148,6 @@ def _over_nodes(fabric: Fabric, ranks: GroupKey, what: Operation, inside: str, b
     if what is ALL_GATHER:
         return tuple(Plan(name, (*stages, *gather)) for stages in outer)
     return tuple(Plan(name, (*scatter, *stages, *gather)) for stages in outer)
-
-
-def _inside(members: Group, algorithm: str, *, reduces: bool) -> tuple[Stage, ...]:
-    """All nodes do the same at once, so the stage of one carries the loads of all."""
-    if not algorithm:
-        return ()
-    every = [phase(block, algorithm, reduces=reduces) for block in members.blocks]
-    return tuple(
-        Stage(
-            stages[0].name,
-            stages[0].waits,
-            {link: load for stage in stages for link, load in stage.loads.items()},
-            stages[0].reduced,
-        )
-        for stages in zip(*every, strict=True)
-    )
 
 
 @lru_cache(maxsize=512)
@@ -158,9 +164,3 @@ def neighbours_only(fabric: Fabric, wanted: Sequence[tuple[Core, Core]]) -> None
             raise UnsupportedCollective(
                 f"permute from {source} to {target}: their chips are not neighbours, choose pairs that are"
             )
-
-
-def forget() -> None:
-    """Drop what is kept of groups."""
-    for kept in (sorted_ranks, _all_to_all, _in_domain, _over_nodes, _flat_ring):
-        kept.cache_clear()

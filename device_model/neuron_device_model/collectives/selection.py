@@ -7,7 +7,9 @@ order is published; the limits are ours. The runtime's limits do not seek the le
 (AWS docs: neuron-runtime/explore/{intranode,internode}-collective-comm.rst, tools/neuron-sys-tools/nccom-test.rst)
 """
 
-from neuron_device_model.collectives.algorithms import halving, network, rings
+from typing import NamedTuple
+
+from neuron_device_model.collectives.algorithms import halving, network, rings, servers
 from neuron_device_model.collectives.groups import Block, Group
 
 MESH = "mesh"
@@ -29,8 +31,26 @@ INTER_MESH_BYTES_PER_RANK = 64 << 10
 INTER_RDH_BYTES = 32 << 20
 
 
-def in_domain(block: Block, size: float) -> str:
-    """The algorithm among the ranks that NeuronLink joins."""
+class Inner(NamedTuple):
+    """An algorithm among ranks that NeuronLink joins; of the hierarchical one, that inside the servers."""
+
+    name: str
+    inside: str = ""
+
+
+def in_domain(block: Block, size: float) -> tuple[Inner, ...]:
+    """The algorithm among the ranks that NeuronLink joins.
+
+    Over several servers of an UltraServer, where nothing is published, it is whatever is fastest of these.
+    """
+    if not servers.applies(block):
+        return (Inner(_in_server(block, size)),)
+    over_servers = Inner(HIERARCHICAL, _in_server(block.servers[0], size) if block.servers[0].size > 1 else "")
+    direct = _in_server(block, size)
+    return (over_servers,) if direct == RING else (Inner(direct), over_servers)
+
+
+def _in_server(block: Block, size: float) -> str:
     per_rank = size / block.size
     if per_rank <= MESH_BYTES_PER_RANK and block.chips <= MESH_DEVICES:
         return MESH

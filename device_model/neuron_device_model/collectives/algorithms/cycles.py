@@ -39,12 +39,6 @@ def cycles(type_name: str, chips: tuple[int, ...]) -> tuple[Cycle, ...]:
     return tuple(found)
 
 
-def tour(type_name: str, chips: tuple[int, ...]) -> tuple[tuple[Cycle, ...], bool]:
-    """The cycles, or one way through the chips in the order of their numbers; and whether all of it is neighbours."""
-    found = cycles(type_name, chips)
-    return (found, True) if found else ((chips,), False)
-
-
 def _square_torus(wiring: Topology) -> tuple[Cycle, Cycle]:
     extent = wiring.shape[0]
     along_rows = [(row, (step - row) % extent) for row in range(extent) for step in range(extent)]

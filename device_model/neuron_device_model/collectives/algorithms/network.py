@@ -51,10 +51,9 @@ def flat_ring(group: Group, *, reduces: bool) -> Stage:
     loads = Loads()
     for block in group.blocks:
         if block.size > 1:
-            for stage in ring_phase(block, reduces=reduces, kangaring=False):
-                for link, load in stage.loads.items():
-                    # a ring inside the node carries (n-1)/n of the data, this one nearly all of it
-                    loads.add((link,), load * moved * block.size / (block.size - 1))
+            for link, load in ring_phase(block, reduces=reduces, kangaring=False).loads.items():
+                # a ring inside the node carries (n-1)/n of the data, this one nearly all of it
+                loads.add((link,), load * moved * block.size / (block.size - 1))
         else:
             loads.add(block.core_links(), moved)
         heads = {group.fabric.card(core, "out"): group.fabric.card(core, "in") for core in block.ranks}

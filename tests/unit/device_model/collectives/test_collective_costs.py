@@ -164,7 +164,7 @@ def test_an_ultraserver_beats_the_network_and_a_near_node_a_far_one(what: str, s
     near = time(Node("a", network=("s", "m", "l")), Node("b", network=("s", "m", "l")))
     far = time(Node("a", network=("s", "m", "l")), Node("b", network=("t", "n", "k")))
     assert near < far
-    if what != "alltoall" or size <= 1 * MIB:
+    if what != "alltoall":  # sixteen cards carry more than sixteen links to the next server
         assert time(Node("a", "us", 0), Node("b", "us", 1)) < near
 
 
@@ -173,9 +173,7 @@ def test_a_link_is_shared_fairly(capacity: float, others: list[float]) -> None:
     ours = fair_rate(capacity, others)
     assert capacity / (len(others) + 1) <= ours * 1.000001
     assert ours <= capacity
-    assert ours + sum(min(rate, ours) for rate in others) == pytest.approx(
-        capacity if sum(others) + max(others, default=0) >= capacity or not others else max(ours + sum(others), 0)
-    )
+    assert ours + sum(min(rate, ours) for rate in others) == pytest.approx(capacity)
 
 
 def test_logical_cores_of_two_move_twice_as_much() -> None:
