@@ -143,14 +143,17 @@ def around(fabric: Fabric, chips: list[Core], what: str, size: int) -> float:
 @given(OPERATIONS, SIZES)
 @settings(max_examples=40, deadline=None)
 def test_chips_that_are_farther_apart_are_never_faster(what: str, size: int) -> None:
-    """A row of four, the same chips with one moved off it, and one of each row and column, one rank on each chip."""
+    """A row of four, the same chips with one moved off it, and one of each row and column, one rank on each chip.
+
+    All-to-all is an exception: on a board that is idle otherwise, scattered chips have more links between them.
+    """
     fabric = single_node("trn2.48xlarge")
     near, bent, scattered = (
         [Core(0, chip, 0) for chip in chips] for chips in ((0, 1, 2, 3), (0, 1, 2, 7), (0, 5, 10, 15))
     )
     times = [around(fabric, ranks, what, size) for ranks in (near, bent, scattered)]
     assert times[0] <= times[1] * 1.000001
-    assert times[0] <= times[2] * 1.000001
+    assert times[0] <= times[2] * 1.000001 or (what == "alltoall" and size > 64 * KIB)
 
 
 @given(OPERATIONS, SIZES, st.sampled_from([1, 4]))
