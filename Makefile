@@ -87,6 +87,7 @@ soak-cluster: $(STAMP) ## pods come and go on the tests' cluster while parts of 
 .PHONY: bench
 bench: $(STAMP) ## measure and print tables for docs/benchmarks.md (GO_DRIVER=binary of dra-example-driver, to compare)
 	$(BIN)/python tests/bench/placement.py
+	$(BIN)/python tests/bench/collectives.py
 	$(BIN)/python tests/bench/drivers.py $(if $(GO_DRIVER),--go-driver $(GO_DRIVER))
 	@hack/demo
 	$(BIN)/python tests/bench/neuron_ls.py
