@@ -26,7 +26,7 @@ from neuron_operator.kube import Api, ApiError, Kube, NotFound
 from neuron_operator.leader import LeaderElection, LeadershipLost
 from neuron_operator.notices import PendingPods
 from neuron_operator.reconciler import RealNeuronFound, Reconciler
-from neuron_operator.ultraservers.loop import UltraServers
+from neuron_operator.ultraservers.loop import MOST_DEVICES, UltraServers
 
 _LEASE = "neuron-sim-operator"
 _CRD_POLL = 5.0
@@ -44,6 +44,8 @@ class Options:
     health_port: int
     metrics_port: int
     gangs: bool = True
+    ultraserver_devices: int = MOST_DEVICES
+    """How many UltraServers there may be for them to be devices."""
     kubeconfig: str | None = None
 
 
@@ -77,6 +79,7 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
         driver_name=options.driver_name,
         namespace=options.namespace,
         wrote=reconciler.wake,
+        most_devices=options.ultraserver_devices,
     )
 
     def wake(relist: bool) -> None:
@@ -116,7 +119,7 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
 
     watching = asyncio.Event()
     # kopf ends all tasks that were not there when it started: ours have to be
-    writers = (reconcile(), PendingPods(api, fleet).run(), ultraservers.run(), gangs())
+    writers = (reconcile(), PendingPods(api, fleet).run(), ultraservers.run(), ultraservers.follow(api), gangs())
     writing = [asyncio.create_task(work) for work in writers]
     keeping, kopf_running, stopping = (asyncio.create_task(work) for work in (election.keep(), watch(), stop.wait()))
     tasks = [*writing, keeping, kopf_running, stopping]

@@ -56,6 +56,9 @@ aws.amazon.com/neuron
 {{/* The agents' second driver: the EFA cards of their nodes. Not a value: nobody else has this name. */}}
 {{- define "neuron-sim.efaDriver" -}}efa.neuron-sim.dev{{- end }}
 
+{{/* The driver of UltraServers as devices, and their DeviceClass: the operator publishes, the agents prepare. */}}
+{{- define "neuron-sim.ultraServerDriver" -}}ultraserver.neuron-sim.dev{{- end }}
+
 {{/* What the "restricted" Pod Security level asks for, and a root file system that cannot be written. */}}
 {{- define "neuron-sim.restrictedPod" -}}
 runAsNonRoot: true
