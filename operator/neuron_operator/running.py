@@ -24,6 +24,7 @@ from neuron_operator.gangs.controller import Gangs
 from neuron_operator.handlers import watches
 from neuron_operator.kube import Api, ApiError, Kube, NotFound
 from neuron_operator.leader import LeaderElection, LeadershipLost
+from neuron_operator.ledger import Ledger
 from neuron_operator.notices import PendingPods
 from neuron_operator.reconciler import RealNeuronFound, Reconciler
 from neuron_operator.ultraservers.loop import MOST_DEVICES, UltraServers
@@ -73,12 +74,14 @@ async def run(options: Options) -> int:
 async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: asyncio.Event) -> int:
     fleet = Fleet(driver_name=options.driver_name)
     reconciler = Reconciler(api=api, fleet=fleet, driver_name=options.driver_name)
+    ledger = Ledger()
     ultraservers = UltraServers(
         api=api,
         fleet=fleet,
         driver_name=options.driver_name,
         namespace=options.namespace,
         wrote=reconciler.wake,
+        ledger=ledger,
         most_devices=options.ultraserver_devices,
     )
 
@@ -114,7 +117,8 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
     async def gangs() -> None:
         await watching.wait()
         if options.gangs:
-            await Gangs(api=api, driver_name=options.driver_name).run(api)
+            await Gangs(api=api, driver_name=options.driver_name, ledger=ledger).run(api)
+        ledger.report("gangs", {})
         await asyncio.Event().wait()
 
     watching = asyncio.Event()

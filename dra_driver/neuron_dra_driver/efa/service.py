@@ -36,9 +36,7 @@ class EfaService:
         self._node_name = node_name
         self._kube = kube
         self.service = StatelessService(
-            lambda cdi, changed: EfaDriver(
-                pool=node_name, read_claim=kube.claim, cdi=cdi, node=node, changed=changed
-            ),
+            lambda cdi, changed: EfaDriver(pool=node_name, read_claim=kube.claim, cdi=cdi, node=node, changed=changed),
             driver_name=EFA_DRIVER_NAME,
             plugins_dir=plugins_dir,
             registry_dir=registry_dir,

@@ -42,6 +42,8 @@ class State:
         """Those that somebody has to look at."""
         self.plain: Mapping[str, int] = {}
         """Chips that pods have by device plugins, by node; pods that we let go do not count."""
+        self.elsewhere: Mapping[str, str] = {}
+        """Nodes that are no places for gangs, and who has them: NeuronUltraServerWorkloads."""
         self._by_uid: dict[Key, dict[str, Member]] = {}
         self.reservations: dict[str, str] = {}
         """Our taint on each node that has one."""
@@ -71,7 +73,9 @@ class State:
 
     def shut(self, node: str) -> str | None:
         """Why nobody may be placed on a node."""
-        return capacity.shut(self.nodes.values.get(node), self.hardware.values.get(node))
+        return capacity.shut(
+            self.nodes.values.get(node), self.hardware.values.get(node), owner=self.elsewhere.get(node, "")
+        )
 
     def room(self, node: str, *, own: frozenset[str]) -> int:
         """Chips that nobody has but these pods."""
@@ -110,11 +114,13 @@ class State:
         facts, hardware = self.nodes.values.get(node), self.hardware.values.get(node)
         if facts is None or hardware is None:
             return None
-        held, plain = self._held(node), self.plain.get(node, 0)
+        held, plain, owner = self._held(node), self.plain.get(node, 0), self.elsewhere.get(node, "")
         if promised:
-            return capacity.state(facts, hardware, held=held, plain=plain, promised=promised, holders=holders)
+            return capacity.state(
+                facts, hardware, held=held, plain=plain, promised=promised, holders=holders, owner=owner
+            )
         if node not in self._states:
-            self._states[node] = capacity.state(facts, hardware, held=held, plain=plain, promised=0)
+            self._states[node] = capacity.state(facts, hardware, held=held, plain=plain, promised=0, owner=owner)
         return self._states[node]
 
     def needs(self, member: Member) -> Needs | str | None:
@@ -133,6 +139,27 @@ class State:
             driver_name=self.driver_name,
             cores_per_chip=self._cores_per_chip(),
         )
+
+    def leave(self, nodes: Mapping[str, str]) -> None:
+        """Nodes that others have from now on, and who they are."""
+        changed = {node for node in self.elsewhere.keys() | nodes.keys() if self.elsewhere.get(node) != nodes.get(node)}
+        self.elsewhere = dict(nodes)
+        for node in changed:
+            self._touch(node)
+
+    def has(self) -> dict[Key, frozenset[str]]:
+        """The nodes that gangs have, promised or not, as long as any of their pods is there."""
+        found: dict[Key, frozenset[str]] = {}
+        for key in self.records.keys() | self.members.keys():
+            record, members = self.records.get(key), self.members.get(key, ())
+            if record is not None and not (record.needs.chips or record.needs.whole_node):
+                continue
+            places = {member.place for member in members if deciding.holds(member)}
+            if record is not None and record.phase == "Reserved":
+                places |= set(record.nodes)
+            if places:
+                found[key] = frozenset(places)
+        return found
 
     def looked(self, reference: Reference, devices: Json | None) -> None:
         """Somebody looked at a claim or template."""

@@ -19,7 +19,6 @@ from neuron_device_model.advertise import SIMULATED_ATTRIBUTE
 from neuron_device_model.faults import TAINT_KEY
 
 from neuron_operator import names
-from neuron_operator.ultraservers import tables
 from neuron_operator.ultraservers.members import Member
 
 Json = dict[str, Any]
@@ -45,9 +44,7 @@ def changes(ultraservers: Mapping[str, Sequence[Member]], slices: Iterable[Mappi
     offered = ultraservers.values() if len(ultraservers) <= most else ()
     wished = {item["metadata"]["name"]: item for item in map(_slice, offered)}
     return Changes(
-        deletions=tuple(
-            dict(item) for name, item in sorted(existing.items()) if name not in wished and _is_ours(item)
-        ),
+        deletions=tuple(dict(item) for name, item in sorted(existing.items()) if name not in wished and _is_ours(item)),
         writes=tuple(
             _next(item, existing.get(name))
             for name, item in wished.items()
@@ -58,21 +55,22 @@ def changes(ultraservers: Mapping[str, Sequence[Member]], slices: Iterable[Mappi
 
 def _slice(nodes: Sequence[Member]) -> Json:
     first = nodes[0]
-    judgement = tables.judge(list(nodes))
     device: Json = {
         "name": DEVICE,
         "attributes": {
             "ultraserverId": {"string": first.seat.id},
             "capacityBlockId": {"string": first.ultraserver},
             "instanceType": {"string": first.instance_type},
-            "nodes": {"int": first.seat.size},
-            "chips": {"int": first.seat.size * first.chips},
+            "size": {"int": first.seat.size},
+            # of an UltraServer that is not complete, those that are there: selectors can ask for as many as they need
+            "nodes": {"int": len(nodes)},
+            "chips": {"int": len(nodes) * first.chips},
             SIMULATED_ATTRIBUTE: {"bool": True},
         },
     }
-    if not judgement.good:
+    if any(node.broken for node in nodes):
         # those who run there may go on: what is broken has a taint of its own, with the effect that was asked for
-        device["taints"] = [{"key": TAINT_KEY, "value": judgement.reason, "effect": "NoSchedule"}]
+        device["taints"] = [{"key": TAINT_KEY, "value": "NodeBroken", "effect": "NoSchedule"}]
     spec: Json = {
         "driver": names.ULTRASERVER_DRIVER_NAME,
         "nodeSelector": {
@@ -123,9 +121,7 @@ def _content(item: Mapping[str, Any]) -> Json:
     """All of a slice's spec but the pool's generation and the taints."""
     spec = item["spec"]
     pool = {key: value for key, value in spec["pool"].items() if key != "generation"}
-    devices = [
-        {key: value for key, value in device.items() if key != "taints"} for device in spec.get("devices") or ()
-    ]
+    devices = [{key: value for key, value in device.items() if key != "taints"} for device in spec.get("devices") or ()]
     return {**spec, "pool": pool, "devices": devices}
 
 

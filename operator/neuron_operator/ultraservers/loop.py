@@ -22,11 +22,12 @@ from neuron_operator.extender.watching import follow
 from neuron_operator.fleet import Fleet
 from neuron_operator.kept import Kept
 from neuron_operator.kube import Api, ApiError, Kube, NotFound
+from neuron_operator.ledger import Held, Ledger
 from neuron_operator.ultraservers import applying, workloads
 from neuron_operator.ultraservers.planning import Plan, World, plan
 
-# of the scheduler's time, for each node that it tries: some 0.1 ms
-MOST_DEVICES = 64
+# each costs kube-scheduler 4 µs (nodeaffinity, parsed anew) for every node that it tries for a pod with a claim
+MOST_DEVICES = 32
 
 _DEBOUNCE = 0.2
 _DEBOUNCE_IF_CROWDED = 2.0
@@ -53,6 +54,7 @@ class UltraServers:
         driver_name: str,
         namespace: str,
         wrote: Callable[[], None],
+        ledger: Ledger,
         most_devices: int = MOST_DEVICES,
     ) -> None:
         """`wrote` is called after every pass that may have changed who has which node. UltraServers are devices, too,
@@ -67,6 +69,8 @@ class UltraServers:
         self._failures = 0
         self._asked: set[str] = set()
         self._most_devices = most_devices
+        self._ledger = ledger
+        ledger.listen("workloads", self.wake)
         self.slices: Kept[Json] = Kept(_without_managed_fields, lambda *_: self.wake(), self.wake)
         """The UltraServers as devices."""
 
@@ -96,7 +100,7 @@ class UltraServers:
         done: Plan | None = None
         failed = 0
         try:
-            if self._fleet.snapshot() is not None:
+            if self._fleet.snapshot() is not None and self._promised() is not None:
                 done = await self._plan(now, with_tables=with_tables)
                 failed = await applying.apply(
                     done, api=self._api, fleet=self._fleet, slices=self.slices, asked=self._asked
@@ -116,8 +120,27 @@ class UltraServers:
     async def _plan(self, now: datetime, *, with_tables: bool) -> Plan:
         done = plan(await self._look(all_claims=False), now=now, with_tables=with_tables)
         if done.incomplete:
-            return plan(await self._look(all_claims=True), now=now, with_tables=with_tables)
+            done = plan(await self._look(all_claims=True), now=now, with_tables=with_tables)
+        for status in done.statuses:
+            nodes = [node for each in status.status.get("sets") or () for node in each["nodes"]]
+            owner = workloads.owner(f"{status.namespace}/{status.name}")
+            self._ledger.pledge("workloads", owner, version=status.version or "", nodes=nodes)
         return done
+
+    def _promised(self) -> Mapping[str, str] | None:
+        """The nodes that gangs have, once that is known; tells what workloads have. Nothing may wait between this and
+        the pledges that follow from it.
+        """
+        items = [workloads.read(item) for item in self._fleet.workloads.values()]
+        nodes: dict[str, set[str]] = {item.uid: set() for item in items}
+        for node, item in workloads.holders(items).items():
+            nodes[item.uid].add(node)
+        held = {
+            workloads.owner(item.ref): Held(item.item["metadata"]["resourceVersion"], frozenset(nodes[item.uid]))
+            for item in items
+        }
+        self._ledger.report("workloads", held)
+        return self._ledger.others("workloads")
 
     async def _look(self, *, all_claims: bool) -> World:
         items = self._fleet.workloads.values()
@@ -140,6 +163,7 @@ class UltraServers:
             all_claims=all_claims or not items,
             templates=templates,
             asked=self._asked,
+            promised=self._promised() or {},
             slices=tuple(self.slices.values.values()) if self.slices.complete else None,
             most_devices=self._most_devices,
         )

@@ -46,6 +46,8 @@ class World:
     """Those of the workloads, and whatever else has such a name."""
     asked: Collection[str] = ()
     """UIDs of pods that were asked to go already."""
+    promised: Mapping[str, str] = field(default_factory=dict)
+    """Nodes that are promised to others than workloads, and who they are."""
     slices: Sequence[Json] | None = None
     """The ResourceSlices of UltraServers as devices; None while they are not known."""
     most_devices: int = 0
@@ -116,7 +118,7 @@ def plan(world: World, *, now: datetime, with_tables: bool = True) -> Plan:
     if not world.all_claims and any(wants_room(workload, nodes, held) for workload in workloads):
         return Plan(incomplete=True)
     claims = claiming.read(world.claims, driver_name=world.driver_name)
-    room = Room(nodes, held=held, claimed=claiming.claimed(claims))
+    room = Room(nodes, held=held, promised=world.promised, claimed=claiming.claimed(claims))
     found = {(each["metadata"]["namespace"], each["metadata"]["name"]): each for each in world.templates}
     ids = {workload.id: workload.uid for workload in workloads if workload.id}
     done = _Workloads(world, nodes, held, room, found, claims, ids, stamp)

@@ -86,9 +86,9 @@ def shared(api, make):
     return shared
 
 
-def neuron_node(*, kind="trn2u.48xlarge", size=4, node=2, **spec):
+def neuron_node(*, kind="trn2u.48xlarge", size=4, node=2, generation=1, **spec):
     seat = {"ultraServer": {"id": ID, "size": size, "node": node}} if size else {}
-    return {"metadata": {"name": NODE, "generation": 1}, "spec": {"instanceType": kind, **seat, **spec}}
+    return {"metadata": {"name": NODE, "generation": generation}, "spec": {"instanceType": kind, **seat, **spec}}
 
 
 async def test_a_container_learns_its_place_and_gets_nothing_else(api, agent, kubelet, shared, eventually):
@@ -135,13 +135,9 @@ async def test_a_node_that_is_not_of_the_ultraserver_refuses(api, agent, kubelet
         await eventually(kubelet.sockets)
         before = shared()
         assert (await kubelet.prepare(before)).error == "", "something that keeps the driver there"
-        api.put("neuronnodes", neuron_node(**spec))
-
-        async def refused():
-            return says in (await kubelet.prepare(shared(pool))).error
-
-        while not await refused():
-            await asyncio.sleep(0.01)
+        api.put("neuronnodes", neuron_node(generation=2, **spec))
+        await eventually(lambda: api.items("neuronnodes")[0].get("status", {}).get("observedGeneration") == 2)
+        assert says in (await kubelet.prepare(shared(pool))).error
         assert (await kubelet.unprepare(before)).error == ""
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from neuron_operator import kube, names, survey
 from neuron_operator.fleet import Fleet
+from neuron_operator.ledger import Ledger
 from neuron_operator.reconciler import Reconciler
 from neuron_operator.ultraservers.loop import UltraServers
 
@@ -130,12 +131,15 @@ class Site:
     def _operator(self, api):
         fleet = Fleet(driver_name=names.AWS_DRIVER_NAME)
         reconciler = Reconciler(api=api, fleet=fleet, driver_name=names.AWS_DRIVER_NAME)
+        ledger = Ledger()
+        ledger.report("gangs", {})
         ultraservers = UltraServers(
             api=api,
             fleet=fleet,
             driver_name=names.AWS_DRIVER_NAME,
             namespace=SYSTEM,
             wrote=reconciler.wake,
+            ledger=ledger,
             most_devices=self.most_devices,
         )
 
