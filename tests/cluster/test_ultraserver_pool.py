@@ -1,4 +1,4 @@
-"""The example of a pool of UltraServers: places, labels, attributes, two pods on a pair of servers or in one UltraServer."""
+"""Examples on a pool of UltraServers: places, labels, attributes, pods on a pair of servers or in one UltraServer."""
 
 from collections.abc import Iterator
 
