@@ -41,6 +41,8 @@ async def _run(options: argparse.Namespace) -> int:
             metrics_port=options.metrics_port,
             gangs=options.gangs,
             ultraserver_devices=options.ultraserver_devices,
+            webhook_port=options.webhook_port,
+            webhook_certificates=options.webhook_certificates,
             kubeconfig=options.kubeconfig,
         )
     )
@@ -80,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"offer each UltraServer as a device, too, in a cluster with at most N of them (default {MOST_DEVICES})",
     )
+    run.add_argument(
+        "--webhook-certificates",
+        type=Path,
+        metavar="FOLDER",
+        help="serve the webhook that adds the gate to pods of gangs, with tls.crt and tls.key of this folder",
+    )
+    run.add_argument("--webhook-port", type=int, default=9443, help="its port (default 9443)")
     run.add_argument("--log-format", choices=("json", "plain"), default="json")
 
     write = commands.add_parser("crds", help="write the CRDs as YAML files")

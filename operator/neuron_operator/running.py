@@ -14,11 +14,12 @@ import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import kopf
 
-from neuron_operator import conditions, endpoints, kube, metrics
+from neuron_operator import conditions, endpoints, kube, metrics, webhook
 from neuron_operator.fleet import Fleet
 from neuron_operator.gangs.controller import Gangs
 from neuron_operator.handlers import watches
@@ -48,16 +49,24 @@ class Options:
     ultraserver_devices: int = MOST_DEVICES
     """How many UltraServers there may be for them to be devices."""
     kubeconfig: str | None = None
+    webhook_port: int = 9443
+    webhook_certificates: Path | None = None
+    """None: no webhook."""
 
 
 async def run(options: Options) -> int:
     """Run until a signal or a failure; returns an exit code."""
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    async with (
-        endpoints.serve(health_port=options.health_port, metrics_port=options.metrics_port),
-        kube.connect(options.kubeconfig) as api,
-    ):
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(
+            endpoints.serve(health_port=options.health_port, metrics_port=options.metrics_port)
+        )
+        if options.webhook_certificates is not None:
+            await stack.enter_async_context(
+                webhook.serve(port=options.webhook_port, certificates=options.webhook_certificates)
+            )
+        api = await stack.enter_async_context(kube.connect(options.kubeconfig))
         election = LeaderElection(api, name=_LEASE, namespace=options.namespace, identity=options.identity)
         if not await _unless(stop, election.acquire()):
             return 0

@@ -1,11 +1,9 @@
 """The ledger: gangs and workloads never have the same node, whatever becomes of their writes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import hypothesis.strategies as st
-from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis import given, settings
 from neuron_operator.ledger import PLEDGED_SECONDS, Held, Ledger, Side
 
 NODES = [f"n{number}" for number in range(6)]
@@ -55,7 +53,7 @@ def test_a_pledge_whose_answer_never_came_ends_with_the_request():
     assert ledger.others("workloads") == {}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Object:
     """A NeuronGang or a NeuronUltraServerWorkload."""
 
@@ -63,7 +61,7 @@ class Object:
     nodes: frozenset[str] = frozenset()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Write:
     """A status on its way, for the version that was judged."""
 
@@ -74,98 +72,90 @@ class Write:
     sent: float
 
 
-@dataclass
-class Loop:
-    """What a side knows of its objects: what it was answered or has seen, which may be old."""
-
-    known: dict[str, Object] = field(default_factory=dict)
-
-
-class Interleavings(RuleBasedStateMachine):
+class World:
     """Two loops, an API server that works on requests as it likes, answers that are lost and watches that lag."""
 
-    @initialize()
-    def begin(self) -> None:
+    def __init__(self) -> None:
         self.now = 0.0
         self.ledger = Ledger(lambda: self.now)
-        self.server: dict[Side, dict[str, Object]] = {side: {} for side in SIDES}
-        self.loops: dict[Side, Loop] = {side: Loop() for side in SIDES}
+        owners = {side: {owner: Object() for owner in "ab"} for side in SIDES}
+        self.server: dict[Side, dict[str, Object]] = {side: dict(found) for side, found in owners.items()}
+        self.known: dict[Side, dict[str, Object]] = {side: dict(found) for side, found in owners.items()}
+        """What a loop was answered or has seen, which may be old."""
         self.on_their_way: list[Write] = []
         for side in SIDES:
             self._report(side)
 
-    @rule(side=st.sampled_from(SIDES), owner=st.sampled_from("ab"), wanted=st.sets(st.sampled_from(NODES), min_size=1))
-    def promise(self, side: Side, owner: str, wanted: set[str]) -> None:
-        """A loop decides on what it knows; the write is sent."""
+    def promise(self, side: Side, owner: str, wanted: frozenset[str]) -> None:
+        """A loop decides on what it knows, and sends the write."""
         self._report(side)
-        others = self.ledger.others(side)
+        others, object = self.ledger.others(side), self.known[side][owner]
         assert others is not None
-        object = self.loops[side].known.get(owner)
-        if object is None or object.nodes:
+        if object.nodes:
             return
-        own = {node for each in self.loops[side].known.values() for node in each.nodes}
-        nodes = frozenset(wanted - others.keys() - own)
+        own = {node for each in self.known[side].values() for node in each.nodes}
+        nodes = wanted - others.keys() - own
         self.ledger.pledge(side, owner, version=str(object.version), nodes=nodes)
         self.on_their_way.append(Write(side, owner, object.version, nodes, self.now))
 
-    @rule(side=st.sampled_from(SIDES), owner=st.sampled_from("ab"))
     def give_back(self, side: Side, owner: str) -> None:
-        """Pods ended, or the workload is deleted: the status is written without nodes."""
-        object = self.loops[side].known.get(owner)
-        if object is not None:
-            self.on_their_way.append(Write(side, owner, object.version, frozenset(), self.now))
+        """Pods ended: the status is written without nodes."""
+        self.on_their_way.append(Write(side, owner, self.known[side][owner].version, frozenset(), self.now))
 
-    @rule(side=st.sampled_from(SIDES), owner=st.sampled_from("ab"))
-    def make(self, side: Side, owner: str) -> None:
-        """Somebody creates the object, and its loop sees it."""
-        if owner not in self.server[side]:
-            self.server[side][owner] = Object()
-            self.loops[side].known[owner] = Object()
-
-    @precondition(lambda self: self.on_their_way)
-    @rule(data=st.data(), answered=st.booleans())
-    def work(self, data: st.DataObject, answered: bool) -> None:
+    def work(self, which: int, *, answered: bool) -> None:
         """The API server carries a write out, or refuses it because the object has moved on."""
-        write = self.on_their_way.pop(data.draw(st.integers(0, len(self.on_their_way) - 1)))
-        if self.now - write.sent > REQUEST_SECONDS:
+        if not self.on_their_way:
             return
+        write = self.on_their_way.pop(which % len(self.on_their_way))
         object = self.server[write.side][write.owner]
-        if object.version == write.version:
-            object = self.server[write.side][write.owner] = Object(object.version + 1, write.nodes)
-            if answered:
-                self._sees(write.side, write.owner, object)
+        if self.now - write.sent > REQUEST_SECONDS or object.version != write.version:
+            return
+        self.server[write.side][write.owner] = Object(object.version + 1, write.nodes)
+        if answered:
+            self.watch(write.side, write.owner)
 
-    @rule(side=st.sampled_from(SIDES), owner=st.sampled_from("ab"))
     def watch(self, side: Side, owner: str) -> None:
-        """A watch catches up with one object."""
-        if owner in self.server[side]:
-            self._sees(side, owner, self.server[side][owner])
+        """A watch, or an answer, tells of an object as it is."""
+        self.known[side][owner] = self.server[side][owner]
 
-    @rule(seconds=st.sampled_from([1.0, REQUEST_SECONDS, PLEDGED_SECONDS + 1]))
     def wait(self, seconds: float) -> None:
-        """Time goes by, and more of it than an answer takes brings what the watches still had to tell."""
+        """Time goes by; in more of it than a request takes, watches catch up."""
         self.now += seconds
         if seconds > REQUEST_SECONDS:
-            for side in SIDES:
-                for owner, object in self.server[side].items():
-                    self._sees(side, owner, object)
+            self.known = {side: dict(found) for side, found in self.server.items()}
 
-    @invariant()
-    def no_node_is_promised_twice(self) -> None:
+    def check(self) -> None:
         gangs, workloads = ({node for each in self.server[side].values() for node in each.nodes} for side in SIDES)
         assert not gangs & workloads
 
-    def _sees(self, side: Side, owner: str, object: Object) -> None:
-        known = self.loops[side].known
-        if owner not in known or known[owner].version < object.version:
-            known[owner] = object
-
     def _report(self, side: Side) -> None:
-        held: Mapping[str, Held] = {
-            owner: Held(str(object.version), object.nodes) for owner, object in self.loops[side].known.items()
-        }
-        self.ledger.report(side, held)
+        self.ledger.report(side, {name: Held(str(each.version), each.nodes) for name, each in self.known[side].items()})
 
 
-TestInterleavings = Interleavings.TestCase
-TestInterleavings.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+SIDE, OWNER = st.sampled_from(SIDES), st.sampled_from("ab")
+STEPS = st.one_of(
+    st.tuples(st.just("promise"), SIDE, OWNER, st.frozensets(st.sampled_from(NODES), min_size=1)),
+    st.tuples(st.just("give back"), SIDE, OWNER),
+    st.tuples(st.just("work"), st.integers(0, 5), st.booleans()),
+    st.tuples(st.just("watch"), SIDE, OWNER),
+    st.tuples(st.just("wait"), st.sampled_from([1.0, REQUEST_SECONDS, PLEDGED_SECONDS + 1])),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(STEPS, max_size=30))
+def test_no_node_is_promised_twice_whatever_becomes_of_the_writes(steps):
+    world = World()
+    for step in steps:
+        match step:
+            case ("promise", side, owner, wanted):
+                world.promise(side, owner, wanted)
+            case ("give back", side, owner):
+                world.give_back(side, owner)
+            case ("work", which, answered):
+                world.work(which, answered=answered)
+            case ("watch", side, owner):
+                world.watch(side, owner)
+            case ("wait", seconds):
+                world.wait(seconds)
+        world.check()
