@@ -122,23 +122,26 @@ async def test_aws_has_no_words_for_thirty_six_servers(api, agent, kubelet, shar
         assert kubelet.edits(await kubelet.prepare(shared())) == {"env": ["NEURON_SIM_SIMULATED=true"]}
 
 
-@pytest.mark.parametrize(
-    ("pool", "spec", "says"),
-    [
-        ("another0another0", {}, f"in another0another0 and none in {ID}"),
-        (ID, {"size": 0, "kind": "trn2.48xlarge"}, "node worker-1 is in none"),
-    ],
-)
-async def test_a_node_that_is_not_of_the_ultraserver_refuses(api, agent, kubelet, shared, eventually, pool, spec, says):
+async def test_a_claim_for_another_ultraserver_is_refused(api, agent, kubelet, shared, eventually):
     api.put("neuronnodes", neuron_node())
     async with running(agent()):
         await eventually(kubelet.sockets)
-        before = shared()
-        assert (await kubelet.prepare(before)).error == "", "something that keeps the driver there"
-        api.put("neuronnodes", neuron_node(generation=2, **spec))
+        refused = await kubelet.prepare(shared("another0another0"))
+        assert f"in another0another0 and none in {ID}" in refused.error
+        assert kubelet.files() == []
+
+
+async def test_a_node_that_left_its_ultraserver_refuses_and_ends_what_it_began(api, agent, kubelet, shared, eventually):
+    api.put("neuronnodes", neuron_node())
+    async with running(agent()):
+        await eventually(kubelet.sockets)
+        claim = shared()
+        assert (await kubelet.prepare(claim)).error == ""
+        api.put("neuronnodes", neuron_node(kind="trn2.48xlarge", size=0, generation=2))
         await eventually(lambda: api.items("neuronnodes")[0].get("status", {}).get("observedGeneration") == 2)
-        assert says in (await kubelet.prepare(shared(pool))).error
-        assert (await kubelet.unprepare(before)).error == ""
+        assert "node worker-1 is in none" in (await kubelet.prepare(claim)).error
+        assert (await kubelet.unprepare(claim)).error == ""
+        await eventually(lambda: not kubelet.sockets() and not kubelet.folder.exists())
 
 
 @pytest.mark.parametrize("spec", [{"size": 0, "kind": "trn2.48xlarge"}, {"resources": "DevicePlugin"}])
