@@ -261,6 +261,7 @@ def test_no_example_is_left_untried() -> None:
         *(f"ultraserver-workload/{name}.yaml" for name in ("workload", "pods")),  # test_ultraservers
         *(f"efa/{name}.yaml" for name in ("chip-with-its-card", "row-with-its-cards", "all-cards")),  # test_efa
         *(f"ultraserver-pool/{name}.yaml" for name in ("pool", "pair")),  # test_ultraserver_pool
+        "shared-ultraserver/pods.yaml",  # test_ultraserver_pool
         *(f"device-plugin/{name}.yaml" for name in ("pool", "chips", "cores")),
         *(f"gangs/{name}.yaml" for name in ("pool", "pods", "statefulset", "job")),
         *(f"minimal-dra-driver/{name}.yaml" for name in ("driver", "kustomization", "pod")),

@@ -49,6 +49,7 @@ from ..records.checkpoint import Checkpoint
 from ..reporting.claim_status import ClaimStatus
 from ..reporting.device_health import device_health
 from ..reporting.pod_events import PodEvents
+from ..ultraserver.service import ultraserver_service
 from . import health, http_server
 from .readiness import readiness
 from .status import Readiness, neuron_node_status
@@ -169,7 +170,16 @@ class Agent:
             instance=settings.pod_uid,
             node=self._serving_node,
         )
-        """Not used by an agent that stands alone: it may stand beside the chart's, and this driver has one name."""
+        self._ultraserver = ultraserver_service(
+            node_name=settings.node_name,
+            read_claim=kube.claim,
+            plugins_dir=settings.plugins_dir,
+            registry_dir=settings.registry_dir,
+            cdi_dir=settings.cdi_dir,
+            instance=settings.pod_uid,
+            node=self._serving_node,
+        )
+        """Neither is used by an agent that stands alone: it may stand beside the chart's, and each has one name."""
         self._slices: SliceController | None = None
         self._counters = True
         """Whether the API server keeps them; known before the first slice is published."""
@@ -221,9 +231,11 @@ class Agent:
                 work += [
                     self._forever("neuron node", self._follow_neuron_node),
                     self._forever("device plugins", self._road.run),
-                    self._forever("EFA kubelet", self._efa.serve),
+                    self._forever("EFA kubelet", self._efa.service.serve),
                     self._forever("EFA slices", self._efa.publish),
-                    self._forever("EFA claims", self._efa.reconcile),
+                    self._forever("EFA claims", self._efa.service.reconcile),
+                    self._forever("UltraServer kubelet", self._ultraserver.serve),
+                    self._forever("UltraServer claims", self._ultraserver.reconcile),
                     self._forever("status", self._report_status),
                 ]
             tasks = [asyncio.create_task(one) for one in work]
@@ -364,6 +376,7 @@ class Agent:
         self._road.offer(node)
         if self._known.is_set():
             self._efa.offer(node if self._settings.efa and not by_plugin else None)
+            self._ultraserver.offer(node is not None and node.seat is not None and not by_plugin)
         if self._slices and self._known.is_set():
             pages = self._pages(node) if node and not by_plugin else ()
             self._slices.publish(Pool(self._settings.node_name, pages) if pages else None)

@@ -11,24 +11,19 @@ from typing import Any
 
 import orjson
 from neuron_device_model.cores import core_list
-from neuron_device_model.ultraserver import NO_NODE, NO_SET, Seat, runtime_mode
 from neuron_device_model.view import View, container_view
 
 from ..allocations.allocation import Allocation, base_name
 from ..allocations.config import (
-    GLOBAL_TOPOLOGY_ID,
     LOGICAL_NC_CONFIG,
     SIMULATED_VARIABLE,
-    ULTRASERVER_MODE,
-    ULTRASERVER_NODE_ID,
-    ULTRASERVER_SERVER_ID,
     VISIBLE_CORES,
 )
 from ..allocations.grants import Grant, GrantedRequest
 from ..kubeletplugin import PreparedDevice
 from ..node import SimulatedNode
 from ..records.checkpoint import Entry
-from . import cdi, device_metadata
+from . import cdi, device_metadata, ultraserver_environment
 from .claim_folders import METADATA, ClaimFolders, RequestFiles
 from .runtime_tree import RuntimeTree
 
@@ -163,25 +158,10 @@ def _environment(
     if visible := _visible_cores(grant, request, views):
         environment[VISIBLE_CORES] = visible
     if request.config.ultraserver:
-        environment |= _ultraserver(request.config.ultraserver.ultraserver_mode, node.seat)
+        environment |= ultraserver_environment.environment(request.config.ultraserver.ultraserver_mode, node.seat)
     if request.config.simulation:
         environment |= request.config.simulation.environment
     return environment
-
-
-def _ultraserver(servers: int, seat: Seat | None) -> Mapping[str, str]:
-    """What AWS's init script writes for workers on so many servers (src/k8/k8s-ultraserver-init-script.sh).
-
-    The script numbers all workers of a job, where we know one set of them: of a job on one set it is the same. What the
-    first worker's pod is called (NEURON_GLOBAL_TOPOID0_HOST), nobody knows on a node.
-    """
-    set_id, number = (seat.set_id(servers), seat.set_node(servers)) if seat else (NO_SET, NO_NODE)
-    return {
-        ULTRASERVER_MODE: str(runtime_mode(servers)),
-        ULTRASERVER_SERVER_ID: set_id,
-        ULTRASERVER_NODE_ID: str(number),
-        GLOBAL_TOPOLOGY_ID: str(max(number, 0)),
-    }
 
 
 def _visible_cores(grant: Grant, request: GrantedRequest, views: Mapping[str, View]) -> str:

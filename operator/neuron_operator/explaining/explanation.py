@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from neuron_device_model.advertise import RESERVED_TAINT
+
 from neuron_operator import names, pending
 from neuron_operator.conditions import listing
 from neuron_operator.explaining import node_rules, quota
@@ -317,6 +319,8 @@ def _steps(way: Remedy, neuron: Json | None) -> list[str]:
 
 def _fault(device: str, taint: Taint, neuron: Json | None) -> str:
     """What would take a taint away: the NeuronFault that it comes from, where that is known."""
+    if taint.key == RESERVED_TAINT:
+        return f"the NeuronUltraServerWorkload with the id {taint.value} gave it back"
     for fault in (neuron or {}).get("spec", {}).get("faults") or ():
         of_chip = fault.get("chip") is None or device == f"neuron-device-{fault['chip']}" or "core" in device
         if fault["type"] == taint.value and of_chip:

@@ -12,6 +12,8 @@ from decimal import Decimal
 from itertools import islice, product
 from typing import Any
 
+from neuron_device_model.advertise import RESERVED_TAINT
+
 from neuron_operator.conditions import listing
 from neuron_operator.explaining.demand import Ask, ClaimDemand, Constraint, Request
 from neuron_operator.explaining.supply import Device, Holder, Supply, Taint, noun
@@ -326,7 +328,7 @@ def _why_taken(node: _Node, devices: Sequence[Device], ask: Ask) -> str:
     causes: Counter[str] = Counter()
     for device in devices:
         if taint := tainted(device, ask.tolerations):
-            causes[f"broken or closed ({taint.key}={taint.value}:{taint.effect})"] += 1
+            causes[_closed(taint)] += 1
         elif _key(device) in by_device:
             causes[f"held by {by_device[_key(device)]}"] += 1
         elif over := _overlapping(node, device, by_device):
@@ -334,6 +336,12 @@ def _why_taken(node: _Node, devices: Sequence[Device], ask: Ask) -> str:
         else:
             causes["taken by another request of the same pod"] += 1
     return listing([f"{count} {cause}" for cause, count in causes.most_common()])
+
+
+def _closed(taint: Taint) -> str:
+    if taint.key == RESERVED_TAINT:
+        return f"reserved for the NeuronUltraServerWorkload with the id {taint.value}"
+    return f"broken or closed ({taint.key}={taint.value}:{taint.effect})"
 
 
 def _overlapping(node: _Node, device: Device, by_device: Mapping[tuple[str, str, str], Holder]) -> list[str]:

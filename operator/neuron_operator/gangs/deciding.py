@@ -87,6 +87,12 @@ def open_places(record: Record, members: Sequence[Member]) -> Counter[str]:
     return Counter(record.nodes) - taken(record, members) if record.phase == "Reserved" else Counter()
 
 
+def holds(member: Member) -> bool:
+    """Whether a pod that was let go has its place, or is on its way there, or still leaving it."""
+    there = member.reservation and not member.gates and member.phase not in ("Succeeded", "Failed")
+    return bool(there and member.place)
+
+
 def unfilled(record: Record, members: Sequence[Member]) -> Counter[str]:
     """Places of a reservation where no pod is bound yet."""
     if record.phase != "Reserved":

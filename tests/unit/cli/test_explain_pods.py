@@ -332,3 +332,44 @@ def test_a_claim_by_itself() -> None:
     assert explain_claim(mine, facts(neuron_node("worker"), claims=[mine])).summary == (
         "The claim has worker/neuron-device-4; pods that use it: p"
     )
+
+
+def test_a_claim_for_an_ultraserver_is_judged_on_the_nodes_that_can_reach_it() -> None:
+    driver = "ultraserver.neuron-sim.dev"
+
+    def ultraserver(name: str, **more: Any) -> Object:
+        term = {"matchExpressions": [{"key": "neuron-sim.dev/ultraserver-id", "operator": "In", "values": [name]}]}
+        return {
+            "metadata": {"name": name},
+            "spec": {
+                "driver": driver,
+                "nodeSelector": {"nodeSelectorTerms": [term]},
+                "pool": {"name": name, "generation": 1, "resourceSliceCount": 1},
+                "devices": [{"name": "ultraserver", "attributes": {}, **more}],
+            },
+        }
+
+    nodes = [node(f"{us}-{number}", labels={"neuron-sim.dev/ultraserver-id": us}) for us in "ab" for number in (0, 1)]
+    broken = {"key": "neuron-sim.dev/unhealthy", "value": "Degraded", "effect": "NoSchedule"}
+    published = [ultraserver("a"), ultraserver("b", taints=[broken])]
+    device_class = {
+        "metadata": {"name": driver},
+        "spec": {"selectors": [{"cel": {"expression": f'device.driver == "{driver}"'}}]},
+    }
+
+    def explained(*others: Object) -> Explanation:
+        wanted = claim("domain", request(kind=driver))
+        found = Facts(
+            nodes=nodes,
+            neuron_nodes=[neuron_node(each["metadata"]["name"]) for each in nodes],
+            supplies=supplies(published, [wanted, *others], nodes=nodes),
+            known=Known(classes={driver: device_class}, claims={("team", "domain"): wanted}, templates={}),
+        )
+        return explain_pod(pod("train", claims=["domain"]), found)
+
+    assert explained().summary == "2 of 4 nodes could take the pod now (a-0, a-1)"
+    taken = held("theirs", "a", "ultraserver", pod="other")
+    taken["status"]["allocation"]["devices"]["results"][0]["driver"] = driver
+    found = explained(taken)
+    assert "0 of 1 UltraServers are free, 1 is asked for: 1 held by pod team/other" in lacks(found, "a-0")
+    assert "1 broken or closed (neuron-sim.dev/unhealthy=Degraded:NoSchedule)" in lacks(found, "b-1")
