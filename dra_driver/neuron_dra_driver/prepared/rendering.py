@@ -6,7 +6,6 @@ changed since.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -131,22 +130,22 @@ def _edits(
     tree: RuntimeTree,
 ) -> cdi.RequestEdits:
     allocation = grant.allocation
-    folder = folders.path(allocation.uid, request.name)
+    folder, tools = folders.path(allocation.uid, request.name), str(tree.path)
     return cdi.RequestEdits(
         request=request.name,
         devices=[device.name for device in request.devices],
         device_nodes=[f"/dev/neuron{device['index']}" for device in views[request.name]["devices"]],
         mounts=[
-            cdi.Mount(str(tree.path), TOOLS_ROOT, recursive=True),
-            *(cdi.Mount(f"{tree.path}/bin/{tool}", f"{TOOLS_ON_PATH}/{tool}") for tool in tree.tools),
-            cdi.Mount(str(folder), f"{VIEWS_ROOT}/{allocation.uid}/{request.name}", recursive=True),
+            cdi.Mount(tools, TOOLS_ROOT, recursive=True),
+            *(cdi.Mount(f"{tools}/bin/{tool}", f"{TOOLS_ON_PATH}/{tool}") for tool in tree.tools),
+            cdi.Mount(folder, f"{VIEWS_ROOT}/{allocation.uid}/{request.name}", recursive=True),
             *_metadata_mounts(allocation, folder, request.name, driver=driver),
         ],
         environment=_environment(grant, request, views, node),
     )
 
 
-def _metadata_mounts(allocation: Allocation, folder: Path, request: str, *, driver: str) -> list[cdi.Mount]:
+def _metadata_mounts(allocation: Allocation, folder: str, request: str, *, driver: str) -> list[cdi.Mount]:
     """The metadata belongs to a claim: by the other road there is none to name it by."""
     if allocation.origin != "claim":
         return []
