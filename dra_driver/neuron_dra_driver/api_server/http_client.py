@@ -13,6 +13,7 @@ Raises ConnectionError, TimeoutError or another OSError when there is no whole a
 import asyncio
 import contextlib
 import fcntl
+import math
 import ssl
 import struct
 import termios
@@ -24,6 +25,8 @@ from urllib.parse import urlsplit
 HEAD_LIMIT = 1 << 16
 KEPT = 4
 """Idle connections at most: the agent seldom asks for more at once, and each costs both sides memory."""
+WARM = 5.0
+"""Seconds after its last use in which no server or proxy closes an idle connection."""
 
 
 async def no_authorization() -> str:
@@ -94,6 +97,10 @@ class _Connection(asyncio.Protocol):
     def usable(self) -> bool:
         """Whether another call can be sent."""
         return self._parser is None and not self._transport.is_closing()
+
+    def quiet(self) -> float:
+        """Seconds since it was used."""
+        return self._clock() - self.heard
 
     def waiting(self) -> bool:
         """Whether something has arrived that nobody has read, an end included."""
@@ -250,10 +257,14 @@ class HttpClient:
         """One call: status and content."""
         async with asyncio.timeout(timeout):
             request = await self._request(method, target, body, content_type)
-            # A connection may have been closed while it was idle. What is harmless twice is then sent again.
-            while method != "POST" and (kept := self._kept()):
-                with contextlib.suppress(ConnectionError):
+            # A connection may have been closed while it was idle. What is harmless twice is then sent again, and the
+            # rest goes to one that was in use a moment ago.
+            while kept := self._kept(within=WARM if method == "POST" else math.inf):
+                try:
                     return await self._call(kept, request)
+                except ConnectionError:
+                    if method == "POST":
+                        raise
             return await self._call(await self._connect(), request)
 
     @contextlib.asynccontextmanager
@@ -290,8 +301,9 @@ class HttpClient:
                 connection.close()
         return status, b"".join(pieces)
 
-    def _kept(self) -> _Connection | None:
-        while self._idle:
+    def _kept(self, *, within: float) -> _Connection | None:
+        """The idle connection that was used last, if that is not longer ago."""
+        while self._idle and self._idle[-1].quiet() <= within:
             connection = self._idle.pop()
             if connection.usable():
                 return connection

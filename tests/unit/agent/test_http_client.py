@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from neuron_dra_driver.api_server import http_client
 from neuron_dra_driver.api_server.http_client import Access, HttpClient
 from neuron_dra_driver.api_server.http_client import _Connection as Connection
 
@@ -106,6 +107,26 @@ async def test_what_would_create_something_is_not_sent_twice(serving: Any) -> No
     with pytest.raises(ConnectionError, match="closed the connection"):
         await client.request("POST", "/", timeout=5)
     assert asked == 1
+
+
+@pytest.mark.parametrize(("warm", "expected"), [(5.0, 1), (-1.0, 2)])
+async def test_what_would_create_something_goes_to_a_connection_that_was_just_used(
+    serving: Any, monkeypatch: pytest.MonkeyPatch, warm: float, expected: int
+) -> None:
+    monkeypatch.setattr(http_client, "WARM", warm)
+    connections = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            await head(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    client = await serving(handler)
+    await client.request("GET", "/", timeout=5)
+    assert await client.request("POST", "/", timeout=5) == (200, b"")
+    assert connections == expected
 
 
 @pytest.mark.parametrize(
