@@ -208,6 +208,8 @@ async def test_an_answer_that_comes_after_its_call_was_cancelled_is_nobodys() ->
     connection.connection_made(Transport())
     connection.ask(b"GET / HTTP/1.1\r\n\r\n", lambda _: None)
     connection.head.cancel()
-    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    connection.get_buffer(-1)[: len(answer)] = answer
+    connection.buffer_updated(len(answer))
     assert aborted
     assert not connection.end.done(), "nobody would ever retrieve it"
