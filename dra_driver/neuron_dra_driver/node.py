@@ -53,7 +53,7 @@ class SimulatedNode:
     """The offer's devices (resource.k8s.io/v1) by name, in their order."""
     parts: Mapping[str, Part]
     """The hardware behind each of them."""
-    grants: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+    grants: dict[Hashable, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
     """For `allocations.grants`: what was worked out, and holds for as long as this is what the node is."""
 
     def part(self, name: str) -> Part:

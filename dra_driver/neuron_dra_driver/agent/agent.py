@@ -207,9 +207,8 @@ class Agent:
             )
             stack.callback(server.close)
             work = [
-                self._forever(
-                    "slices", self._publish_slices
-                ),  # its first word is on the way while the sockets are made
+                # Its first word is on the way while the sockets are made.
+                self._forever("slices", self._publish_slices),
                 self._serve_kubelet(),
                 self._forever("claims", self._claims.follow),
                 self._forever("reconcile", self._reconcile),

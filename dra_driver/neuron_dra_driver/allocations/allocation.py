@@ -8,8 +8,7 @@ Whoever gives devices away by another road than claims makes an allocation, too,
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ClaimError
 from ..names import EXTENDED_RESOURCE_CLAIM, POD_CLAIM_NAME, WORKLOAD_ID
@@ -19,8 +18,7 @@ from .config import UNCONFIGURED, RequestConfig, configurations, for_request
 Claim = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class AllocatedDevice:
+class AllocatedDevice(NamedTuple):
     """One result of an allocation."""
 
     name: str
@@ -30,8 +28,7 @@ class AllocatedDevice:
     share_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AllocatedRequest:
+class AllocatedRequest(NamedTuple):
     """The devices that one request of a claim got: chips, cores or the whole node, in any order."""
 
     name: str
@@ -42,8 +39,7 @@ class AllocatedRequest:
     """Requests of one user number their devices on; every other user's numbers begin at 0."""
 
 
-@dataclass(frozen=True, slots=True)
-class Allocation:
+class Allocation(NamedTuple):
     """Everything of a claim that this node has to prepare."""
 
     namespace: str

@@ -11,7 +11,6 @@ node has them, and changes nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from neuron_device_model.cores import core_list
@@ -31,8 +30,7 @@ REMEMBERED = 256
 """Different sets of devices that a node remembers what they mean: more than a node has in use."""
 
 
-@dataclass(frozen=True, slots=True)
-class GrantedRequest:
+class GrantedRequest(NamedTuple):
     """One request of a claim, on this node."""
 
     name: str
@@ -52,8 +50,7 @@ class GrantedRequest:
     """What its containers see."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """All of a claim, on this node."""
 
     allocation: Allocation

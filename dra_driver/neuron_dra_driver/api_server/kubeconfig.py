@@ -1,7 +1,7 @@
 """Reads a kubeconfig file: for an agent outside of a pod, which is a test, a benchmark or a person at a node.
 
-Imported only then, and the YAML reader for a file that is not JSON. Certificates and keys as files or as data, tokens, and commands
-that print a token (`exec`, as the clouds use) are understood.
+Imported only then, and the YAML reader for a file that is not JSON. Certificates and keys as files or as data, tokens,
+and commands that print a token (`exec`, as the clouds use) are understood.
 """
 
 import asyncio

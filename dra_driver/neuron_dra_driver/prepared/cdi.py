@@ -18,9 +18,8 @@ needs nothing on the host; only `*.json` and `*.yaml` are read, so a rename publ
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -38,8 +37,7 @@ NULL_DEVICE = {"type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "permissi
 """Char 1:3 is /dev/null: it opens, and whatever is written to it goes nowhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """A file or folder of the node in the container, read-only."""
 
     source: str
@@ -52,8 +50,7 @@ class Mount:
         return {"hostPath": self.source, "containerPath": self.target, "options": ["ro", bind, "nosuid", "nodev"]}
 
 
-@dataclass(frozen=True, slots=True)
-class RequestEdits:
+class RequestEdits(NamedTuple):
     """What the containers that use one request get."""
 
     request: str

@@ -6,19 +6,18 @@ its files, so that what is rendered again later reaches those that run.
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import DiskError
-from ..files import make_directory, remove_tree, write_atomically
+from ..files import make_directory, remove_tree, write_atomically, write_new
 from .core_files import CORES, lay_cores
 
 VIEW = "view.json"
 METADATA = "metadata.json"
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFiles:
+class RequestFiles(NamedTuple):
     """What is in the folder of a request."""
 
     view: bytes
@@ -43,10 +42,11 @@ class ClaimFolders:
         make_directory(f"{self._name}/{uid}")
         for request, files in requests.items():
             folder = self.path(uid, request)
-            make_directory(folder)
+            # No container has a folder that was not there; what a kill leaves in it is written again.
+            write = write_new if make_directory(folder) else write_atomically
             lay_cores(folder, files.cores)
-            write_atomically(f"{folder}/{METADATA}", files.metadata)
-            write_atomically(f"{folder}/{VIEW}", files.view)
+            write(f"{folder}/{METADATA}", files.metadata)
+            write(f"{folder}/{VIEW}", files.view)
 
     def remove(self, uid: str) -> None:
         """Remove everything of a claim."""

@@ -5,8 +5,7 @@ changed since.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from neuron_device_model.cores import core_list
@@ -36,8 +35,7 @@ TOOLS_ON_PATH = "/usr/local/bin"
 VIEWS_ROOT = "/run/neuron-sim"
 
 
-@dataclass(frozen=True, slots=True)
-class Rendering:
+class Rendering(NamedTuple):
     """A claim, ready to be written and answered."""
 
     entry: Entry

@@ -14,15 +14,14 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import AgentError, DiskError
 from ..files import TEMPORARY, make_directory, remove_tree
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeTree:
+class RuntimeTree(NamedTuple):
     """A copy of the tools on this node."""
 
     digest: str

@@ -6,7 +6,6 @@ of a claim costs the same whether 1 or 1,000 are prepared. Kept up to date by th
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 Cores: TypeAlias = tuple[tuple[int, int], ...]
@@ -16,8 +15,7 @@ WHOLE_CHIP = -1
 """The mask that has all cores, of a chip of whatever size."""
 
 
-@dataclass(frozen=True, slots=True)
-class HeldDevice:
+class HeldDevice(NamedTuple):
     """A device that a prepared claim holds."""
 
     request: str
