@@ -1,7 +1,5 @@
 """Writing and removing files so that a kill at any instruction leaves the old file, the new file or a `.tmp`.
 
-(`write_new` is for files in a folder that is itself no more than a trace until the claim is prepared.)
-
 Callers hold the node's lock, hence one writer at a time and a temporary name that needs no random part: what a
 killed writer left is found, and overwritten or removed, under the name that everybody knows.
 
@@ -48,18 +46,6 @@ def write_atomically(path: AnyPath, content: bytes, *, sync: bool = False) -> No
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(unfinished)
-        raise DiskError(Path(path), error) from error
-
-
-def write_new(path: AnyPath, content: bytes) -> None:
-    """Write a file (0644) that nobody can know of yet: a kill may leave a part of it."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            write_all(descriptor, content)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
         raise DiskError(Path(path), error) from error
 
 
@@ -116,18 +102,17 @@ def _remove_tree(folder: str) -> None:
     os.rmdir(folder)
 
 
-def make_directory(path: AnyPath) -> bool:
-    """Make a folder and its parents; whether it was not there."""
+def make_directory(path: AnyPath) -> None:
+    """Make a folder and its parents."""
     try:
         os.mkdir(path)
     except FileExistsError:
-        return False
+        pass
     except FileNotFoundError:
         make_directory(os.path.dirname(path))
-        return make_directory(path)
+        make_directory(path)
     except OSError as error:
         raise DiskError(Path(path), error) from error
-    return True
 
 
 def _holds(path: str, content: bytes) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DiskError
-from ..files import make_directory, remove_tree, write_atomically, write_new
+from ..files import make_directory, remove_tree, write_atomically
 from .core_files import CORES, lay_cores
 
 VIEW = "view.json"
@@ -42,11 +42,10 @@ class ClaimFolders:
         make_directory(f"{self._name}/{uid}")
         for request, files in requests.items():
             folder = self.path(uid, request)
-            # No container has a folder that was not there; what a kill leaves in it is written again.
-            write = write_new if make_directory(folder) else write_atomically
+            make_directory(folder)
             lay_cores(folder, files.cores)
-            write(f"{folder}/{METADATA}", files.metadata)
-            write(f"{folder}/{VIEW}", files.view)
+            write_atomically(f"{folder}/{METADATA}", files.metadata)
+            write_atomically(f"{folder}/{VIEW}", files.view)
 
     def remove(self, uid: str) -> None:
         """Remove everything of a claim."""
