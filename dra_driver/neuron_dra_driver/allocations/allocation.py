@@ -8,7 +8,8 @@ Whoever gives devices away by another road than claims makes an allocation, too,
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from ..errors import ClaimError
 from ..names import EXTENDED_RESOURCE_CLAIM, POD_CLAIM_NAME, WORKLOAD_ID
@@ -18,7 +19,8 @@ from .config import UNCONFIGURED, RequestConfig, configurations, for_request
 Claim = Mapping[str, Any]
 
 
-class AllocatedDevice(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AllocatedDevice:
     """One result of an allocation."""
 
     name: str
@@ -28,7 +30,8 @@ class AllocatedDevice(NamedTuple):
     share_id: str | None = None
 
 
-class AllocatedRequest(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AllocatedRequest:
     """The devices that one request of a claim got: chips, cores or the whole node, in any order."""
 
     name: str
@@ -39,7 +42,8 @@ class AllocatedRequest(NamedTuple):
     """Requests of one user number their devices on; every other user's numbers begin at 0."""
 
 
-class Allocation(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Allocation:
     """Everything of a claim that this node has to prepare."""
 
     namespace: str

@@ -11,6 +11,7 @@ node has them, and changes nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from neuron_device_model.cores import core_list
@@ -30,7 +31,8 @@ REMEMBERED = 256
 """Different sets of devices that a node remembers what they mean: more than a node has in use."""
 
 
-class GrantedRequest(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class GrantedRequest:
     """One request of a claim, on this node."""
 
     name: str
@@ -50,7 +52,8 @@ class GrantedRequest(NamedTuple):
     """What its containers see."""
 
 
-class Grant(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Grant:
     """All of a claim, on this node."""
 
     allocation: Allocation

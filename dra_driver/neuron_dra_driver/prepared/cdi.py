@@ -18,8 +18,9 @@ needs nothing on the host; only `*.json` and `*.yaml` are read, so a rename publ
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -37,7 +38,8 @@ NULL_DEVICE = {"type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "permissi
 """Char 1:3 is /dev/null: it opens, and whatever is written to it goes nowhere."""
 
 
-class Mount(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Mount:
     """A file or folder of the node in the container, read-only."""
 
     source: str
@@ -50,7 +52,8 @@ class Mount(NamedTuple):
         return {"hostPath": self.source, "containerPath": self.target, "options": ["ro", bind, "nosuid", "nodev"]}
 
 
-class RequestEdits(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RequestEdits:
     """What the containers that use one request get."""
 
     request: str

@@ -6,8 +6,8 @@ its files, so that what is rendered again later reaches those that run.
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from ..errors import DiskError
 from ..files import make_directory, remove_tree, write_atomically
@@ -17,7 +17,8 @@ VIEW = "view.json"
 METADATA = "metadata.json"
 
 
-class RequestFiles(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RequestFiles:
     """What is in the folder of a request."""
 
     view: bytes

@@ -5,7 +5,8 @@ changed since.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from neuron_device_model.cores import core_list
@@ -35,7 +36,8 @@ TOOLS_ON_PATH = "/usr/local/bin"
 VIEWS_ROOT = "/run/neuron-sim"
 
 
-class Rendering(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Rendering:
     """A claim, ready to be written and answered."""
 
     entry: Entry

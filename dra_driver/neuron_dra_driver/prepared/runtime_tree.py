@@ -14,14 +14,15 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from ..errors import AgentError, DiskError
 from ..files import TEMPORARY, make_directory, remove_tree
 
 
-class RuntimeTree(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RuntimeTree:
     """A copy of the tools on this node."""
 
     digest: str

@@ -9,8 +9,8 @@ All methods are called under the node's lock, `refresh` first. No waiting for an
 
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from ..allocations.allocation import Allocation, base_name
 from ..allocations.grants import Grant, grant, is_of
@@ -27,7 +27,8 @@ from .runtime_tree import RuntimeTrees
 log = logging.getLogger(__name__)
 
 
-class Trace(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Trace:
     """Something of a claim that is on this node."""
 
     uid: str

@@ -6,6 +6,7 @@ of a claim costs the same whether 1 or 1,000 are prepared. Kept up to date by th
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 Cores: TypeAlias = tuple[tuple[int, int], ...]
@@ -15,7 +16,8 @@ WHOLE_CHIP = -1
 """The mask that has all cores, of a chip of whatever size."""
 
 
-class HeldDevice(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class HeldDevice:
     """A device that a prepared claim holds."""
 
     request: str

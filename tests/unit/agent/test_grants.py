@@ -100,7 +100,7 @@ def test_what_is_cut_out_by_nobody_is_not_offered(make: Any, trn2: SimulatedNode
     allocation: Allocation = make.allocation(make.claim(devices={"n": ["neuron-core-0"]}))
     with pytest.raises(ClaimError, match=r"no neuron-core-0 .* \(partitions none\)"):
         grant(allocation, trn2)
-    plugin = allocation._replace(origin="device-plugin")
+    plugin = replace(allocation, origin="device-plugin")
     assert chips(grant(plugin, trn2)) == {"n": {0: (0, (0,))}}, "device plugins offer cores in a list of their own"
 
 
@@ -260,7 +260,7 @@ def test_hardware_that_went_away_is_not_kept(make: Any) -> None:
 def test_a_record_of_an_earlier_agent_has_whole_chips(make: Any, trn2: SimulatedNode) -> None:
     allocation = make.allocation(make.claim(devices={"n": [3]}))
     before = record(grant(allocation, trn2))
-    whole = tuple(held._replace(cores=((3, -1),), logical_neuron_core=0) for held in before.devices)
+    whole = tuple(replace(held, cores=((3, -1),), logical_neuron_core=0) for held in before.devices)
     before = replace(before, devices=whole)
     assert is_of(before, allocation)
     assert grant(allocation, trn2, before=before) == grant(allocation, trn2)

@@ -1,6 +1,7 @@
 """What is left on a node without anybody asking: removed, kept or rendered again, as the API server says."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -144,7 +145,7 @@ async def test_a_cdi_file_under_another_uid_is_no_proof(setting: Setting, mine: 
 
 
 async def test_what_a_device_plugin_gave_is_not_asked_about(setting: Setting, make: Any, trn2: SimulatedNode) -> None:
-    plugin = make.allocation(make.claim("pod"))._replace(origin="device-plugin")
+    plugin = replace(make.allocation(make.claim("pod")), origin="device-plugin")
     setting.store.prepare(plugin, trn2)
     (cdi,) = setting.host.cdi.iterdir()
     cdi.unlink()

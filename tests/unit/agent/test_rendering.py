@@ -1,6 +1,7 @@
 """What a prepared claim is on disk: the CDI file, the view, the metadata file."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -227,7 +228,7 @@ def test_the_workers_of_a_set_name_it_alike_and_others_do_not(host: Any, store: 
 def test_what_a_device_plugin_gives_has_no_claims_metadata(
     host: Any, store: Any, make: Any, trn2: SimulatedNode
 ) -> None:
-    allocation = make.allocation(make.claim(devices={"n": ["neuron-core-3"]}))._replace(origin="device-plugin")
+    allocation = replace(make.allocation(make.claim(devices={"n": ["neuron-core-3"]})), origin="device-plugin")
     store.prepare(allocation, trn2)
     (path,) = host.cdi.iterdir()
     assert "dra-device-attributes" not in path.read_text()

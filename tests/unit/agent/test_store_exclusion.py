@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,7 @@ def test_admin_access_neither_holds_nor_minds(store: ClaimStore, make: Any) -> N
 
 
 def test_what_a_device_plugin_gave_is_held_and_nobody_is_asked_about_it(store: ClaimStore, make: Any) -> None:
-    plugin = make.allocation(make.claim("pod", devices={"n": [0]}))._replace(origin="device-plugin")
+    plugin = replace(make.allocation(make.claim("pod", devices={"n": [0]})), origin="device-plugin")
     store.prepare(plugin, node(2))
     claim = make.allocation(make.claim("mine", devices={"n": [0]}))
     assert store.holders(claim, node(2)) == []
