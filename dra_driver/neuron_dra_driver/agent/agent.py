@@ -209,7 +209,6 @@ class Agent:
             stack.push_async_callback(self._leave)
             async with self._lock.held():
                 self._store.refresh()
-            self._claims_changed()
             await self._look_for_real_driver()
             if self._settings.standalone and self._refused:
                 raise self._refused
@@ -218,8 +217,9 @@ class Agent:
             )
             stack.callback(server.close)
             work = [
-                self._serve_kubelet(),
+                # Its first word is on the way while the sockets are made.
                 self._forever("slices", self._publish_slices),
+                self._serve_kubelet(),
                 self._forever("claims", self._claims.follow),
                 self._forever("reconcile", self._reconcile),
                 self._forever("claim status", self._claim_status.run),
@@ -296,14 +296,8 @@ class Agent:
 
         The kubelet asks as soon as the sockets are there, so the first answer may have to wait for the API server.
         """
-        try:
-            async with asyncio.timeout(FIRST_ANSWER):
-                await self._known.wait()
-        except TimeoutError:
-            raise AgentError(
-                f"the NeuronNode of {self._settings.node_name} cannot be read from the API server yet; the kubelet "
-                "tries again"
-            ) from None
+        if not self._known.is_set():
+            await self._wait_to_know()
         if self._refused:
             raise self._refused
         if self._problem:
@@ -314,6 +308,16 @@ class Agent:
                 "pod, so that it is scheduled elsewhere, or let a NeuronNodePool select the node"
             )
         return self._node
+
+    async def _wait_to_know(self) -> None:
+        try:
+            async with asyncio.timeout(FIRST_ANSWER):
+                await self._known.wait()
+        except TimeoutError:
+            raise AgentError(
+                f"the NeuronNode of {self._settings.node_name} cannot be read from the API server yet; the kubelet "
+                "tries again"
+            ) from None
 
     async def _follow_neuron_node(self) -> None:
         """From asking for the NeuronNode on, for as long as the watch lasts."""
@@ -420,10 +424,10 @@ class Agent:
     # --- claims
 
     def _claims_changed(self) -> None:
-        self._metrics.prepared_claims.set(len(self._store.prepared()))
-        self._metrics.quarantined.set(len(self._store.quarantined()))
+        """After every call of the kubelet: nothing here may cost."""
         self._status_due.set()
-        self._serving_due.set()
+        if self._refused:
+            self._serving_due.set()
         self._claim_status.wake()
         self._pod_events.wake()
         if self._node is None:
@@ -512,6 +516,8 @@ class Agent:
     # --- pages
 
     async def _metrics_page(self) -> tuple[int, bytes]:
+        self._metrics.prepared_claims.set(len(self._store.prepared()))
+        self._metrics.quarantined.set(len(self._store.quarantined()))
         return 200, self._metrics.render()
 
     async def _health_page(self) -> tuple[int, bytes]:
