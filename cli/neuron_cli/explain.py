@@ -10,13 +10,22 @@ from rich.text import Text
 
 from neuron_cli import reading
 from neuron_cli.cluster import Cluster, ClusterError, Refused
+from neuron_cli.explain_workload import Kind, explain_workload
 from neuron_cli.facts import RESOURCE_API
+from neuron_cli.what_if import PATHS
 
 KINDS = {
     "pod": "pod", "pods": "pod", "po": "pod",
     "claim": "claim", "claims": "claim", "resourceclaim": "claim", "resourceclaims": "claim",
     "gang": "gang", "gangs": "gang", "neurongang": "gang", "neurongangs": "gang",
+    "deployment": "Deployment", "deployments": "Deployment", "deploy": "Deployment",
+    "replicaset": "ReplicaSet", "replicasets": "ReplicaSet", "rs": "ReplicaSet",
+    "statefulset": "StatefulSet", "statefulsets": "StatefulSet", "sts": "StatefulSet",
+    "job": "Job", "jobs": "Job",
+    "jobset": "JobSet", "jobsets": "JobSet",
+    "leaderworkerset": "LeaderWorkerSet", "leaderworkersets": "LeaderWorkerSet", "lws": "LeaderWorkerSet",
 }  # fmt: skip
+LABELS = {"JobSet": "jobset.sigs.k8s.io/jobset-name", "LeaderWorkerSet": "leaderworkerset.sigs.k8s.io/name"}
 # Groups of nodes, and names of nodes in a group, that are printed unless all are asked for.
 GROUPS, NAMES = 8, 4
 
@@ -29,7 +38,9 @@ def target(written: str) -> tuple[str, str]:
     if not slash:
         return "pod", written
     if kind.lower() not in KINDS or not name:
-        raise ClusterError(f"{written!r} is nothing to explain: write pod/NAME, claim/NAME or gang/NAME")
+        raise ClusterError(
+            f"{written!r} is nothing to explain: write pod/NAME, claim/NAME, gang/NAME or a workload such as job/NAME"
+        )
     return KINDS[kind.lower()], name
 
 
@@ -41,6 +52,8 @@ def explain(cluster: Cluster, written: str, *, namespace: str | None) -> Explana
         from neuron_cli.explain_gang import explain_gang
 
         return explain_gang(cluster, space, name)
+    if kind in PATHS:
+        return explain_workload(cluster, Kind(PATHS[kind], LABELS.get(kind, "")), kind, space, name)
     paths = {
         "pod": f"/api/v1/namespaces/{space}/pods/{name}",
         "claim": f"{RESOURCE_API}/namespaces/{space}/resourceclaims/{name}",

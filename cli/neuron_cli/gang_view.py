@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuron_operator.explaining.explanation import Explanation, Verdict
+from neuron_operator.explaining.explanation import Explanation, Facts, Verdict
 from neuron_operator.explaining.explanation import State as Phase
+from neuron_operator.explaining.supply import Holder
 from neuron_operator.gangs.demand import Needs
 from neuron_operator.gangs.eligibility import may_run
 from neuron_operator.gangs.planning import promises
@@ -50,16 +51,20 @@ def gangs(
     state.gangs.listed(records)
     state.pods.listed(members)
     state.list_plain(bound)
-    promised = promises(state)
-    fleet = []
-    for node in state.facts:
-        found = promised.get(node, [])
-        holders = {f"gang {namespace}/{name}" for (namespace, name), _ in found}
-        known = state.state(node, promised=sum(chips for _, chips in found), holders=holders)
-        fleet += [known] if known is not None else []
-    found_gangs = Gangs(state, tuple(fleet))
-    know(found_gangs, claims=claims, templates=templates)
-    return found_gangs
+    found = Gangs(state, _fleet(state))
+    know(found, claims=claims, templates=templates)
+    return found
+
+
+def with_taken(gangs: Gangs, before: Facts, after: Facts) -> Gangs:
+    """The same fleet after what pods took between the two, as if their claims were there. Changes `gangs`, too."""
+    claims = gangs.state.claims
+    for node, supply in after.supplies.items():
+        known = before.supplies.get(node)
+        for holder in supply.holders[len(known.holders) if known else 0 :]:
+            claims.seen(_as_claim(holder, len(claims.values)), False)
+    gangs.state.list_plain(after.bound)
+    return Gangs(gangs.state, _fleet(gangs.state))
 
 
 def know(gangs: Gangs, *, claims: Sequence[Object], templates: Sequence[Object]) -> None:
@@ -156,6 +161,29 @@ def _gang(key: tuple[str, str], terms: Terms, needs: Needs, nodes: frozenset[str
         whole_nodes=needs.whole_node,
         nodes=nodes,
     )
+
+
+def _fleet(state: State) -> tuple[NodeState, ...]:
+    promised = promises(state)
+    fleet = []
+    for node in state.facts:
+        found = promised.get(node, [])
+        holders = {f"gang {namespace}/{name}" for (namespace, name), _ in found}
+        known = state.state(node, promised=sum(chips for _, chips in found), holders=holders)
+        fleet += [known] if known is not None else []
+    return tuple(fleet)
+
+
+def _as_claim(holder: Holder, number: int) -> Object:
+    namespace, _, name = holder.pods[0].partition("/")
+    results = [{"driver": driver, "pool": pool, "device": device} for driver, pool, device in sorted(holder.devices)]
+    return {
+        "metadata": {"namespace": namespace, "name": f"what-if/{number}", "resourceVersion": "1"},
+        "status": {
+            "allocation": {"devices": {"results": results}},
+            "reservedFor": [{"resource": "pods", "name": name, "uid": f"what-if/{number}"}],
+        },
+    }
 
 
 def _said(record: Record | None) -> str:

@@ -135,10 +135,10 @@ def fit(supply: Supply, claims: Sequence[ClaimDemand]) -> Fit | Lack:
     return Fit(tuple(given), sure=all(selector.read for ask in asks for selector in ask.selectors))
 
 
-def with_given(supply: Supply, fitted: Fit, *, claim: str) -> Supply:
-    """The same node after a claim got its devices."""
+def with_given(supply: Supply, fitted: Fit, *, claim: str, pod: str) -> Supply:
+    """The same node after a pod's claims got their devices; one holder for all of them."""
     devices = frozenset(_key(device) for given in fitted.given for device in given.devices)
-    return replace(supply, holders=(*supply.holders, Holder(claim, (), devices)))
+    return replace(supply, holders=(*supply.holders, Holder(claim, (pod,), devices)))
 
 
 def remedy(supply: Supply, claims: Sequence[ClaimDemand]) -> Remedy | None:

@@ -43,6 +43,7 @@ def land(pod: Json, wanted: int, facts: Facts) -> tuple[Landing, Facts]:
     supplies = dict(facts.supplies)
     bound = list(facts.bound)
     left = wanted
+    who = f"{pod['metadata'].get('namespace') or 'default'}/{pod['metadata']['name']} (of the manifest)"
     # a claim that is named, and not made from a template, is one for all of the pods
     shared = any(entry.get("resourceClaimName") for entry in (pod.get("spec") or {}).get("resourceClaims") or ())
     judged = {} if why.problems else judge(demand, facts, pod=pod)
@@ -51,7 +52,7 @@ def land(pod: Json, wanted: int, facts: Facts) -> tuple[Landing, Facts]:
             continue
         room = min(wanted, plugin_room(demand, each.plugin, each.bound)) if each.plugin else wanted
         supply = each.supply or Supply(name)
-        room, there = (room, supply) if shared or not each.claims else _fill(supply, each.claims, room)
+        room, there = (room, supply) if shared or not each.claims else _fill(supply, each.claims, room, who)
         nodes[name] = room
         take = min(room, left)
         if not take:
@@ -60,7 +61,7 @@ def land(pod: Json, wanted: int, facts: Facts) -> tuple[Landing, Facts]:
         chosen[name] = take
         if each.claims:
             supplies[name] = (
-                there if take == room and not shared else _fill(supply, each.claims, 1 if shared else take)[1]
+                there if take == room and not shared else _fill(supply, each.claims, 1 if shared else take, who)[1]
             )
         if each.plugin:
             bound += [{**pod, "spec": {**pod["spec"], "nodeName": name}}] * take
@@ -69,13 +70,13 @@ def land(pod: Json, wanted: int, facts: Facts) -> tuple[Landing, Facts]:
     return Landing(wanted, nodes, chosen, why), replace(facts, supplies=supplies, bound=bound)
 
 
-def _fill(supply: Supply, claims: Any, limit: int) -> tuple[int, Supply]:
-    """How many times claims fit on a node, and the node after that."""
+def _fill(supply: Supply, claims: Any, limit: int, who: str) -> tuple[int, Supply]:
+    """How many times claims of a pod fit on a node, and the node after that."""
     count = 0
     while count < limit:
         found = fit(supply, claims)
         if not isinstance(found, Fit):
             break
         count += 1
-        supply = with_given(supply, found, claim=f"what-if/{count}")
+        supply = with_given(supply, found, claim=f"what-if/{count}", pod=who)
     return count, supply

@@ -119,6 +119,37 @@ def test_two_gangs_do_not_get_the_same_ultraserver() -> None:
     assert second.summary
 
 
+def test_a_pod_sees_the_gang_before_it() -> None:
+    gang = controller("Job", gang_pod("p", neuron=16), parallelism=4)
+    first, second = ask([gang, pod("small", neuron=1)], ultraserver(0))
+    assert (first.lands, second.lands) == (4, 0)
+    assert "0 of 16 chips are free, 1 is asked for" in second.summary
+
+
+def test_a_gang_sees_the_pod_before_it() -> None:
+    gang = controller("Job", gang_pod("p", neuron=16), parallelism=4)
+    first, second = ask([pod("small", neuron=1), gang], ultraserver(0))
+    assert (first.lands, second.lands) == (1, 0)
+    assert "pod team/small (of the manifest)" in second.summary
+
+
+def test_a_gang_sees_device_plugins_pods_before_it() -> None:
+    nodes = [node(f"u0n{number}", neuron="16") for number in range(4)]
+    gang = controller("Job", gang_pod("p", neuron=16), parallelism=4)
+    first, second = ask([pod("small", neuron=1), gang], ultraserver(0, resources="DevicePlugin"), nodes=nodes)
+    assert (first.lands, second.lands) == (1, 0)
+
+
+def test_a_gang_whose_claims_want_other_devices_than_there_are_does_not_land() -> None:
+    """Placement counts chips; which ones a claim's selectors choose is the scheduler's business."""
+    picky = {**template("four", request(count=4, cel='device.attributes["neuron.aws.com"].deviceId < 3'))}
+    gang = controller("Job", gang_pod("p", templates=["four"]), parallelism=4)
+    (found,) = ask([{**picky, "kind": "ResourceClaimTemplate"}, gang], ultraserver(0))
+    assert found.lands == 0
+    assert "the scheduler would not find devices there: " in found.summary
+    assert "takes 0 of" in found.summary
+
+
 def test_a_gang_of_fewer_pods_than_its_size_says_so() -> None:
     (found,) = ask([controller("Job", gang_pod("p", neuron=16), parallelism=3)], ultraserver(0))
     assert "The file makes 3 of them: the gang waits until all 4 exist" in found.summary
@@ -157,6 +188,19 @@ def test_a_file_that_is_no_manifest(tmp_path: Path, text: str, said: str) -> Non
     file.write_text(text)
     with pytest.raises(what_if.BadManifest, match=said):
         what_if.read(str(file))
+
+
+def test_a_folder_is_all_of_its_manifests(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(pod(name)))
+    (tmp_path / "kustomization.yaml").write_text("resources: [a.yaml, b.yaml]")
+    (tmp_path / "README.md").write_text("no manifest")
+    assert [item["metadata"]["name"] for item in what_if.read(str(tmp_path))] == ["a", "b"]
+
+
+def test_a_folder_without_manifests(tmp_path: Path) -> None:
+    with pytest.raises(what_if.BadManifest, match=r"has no \.yaml"):
+        what_if.read(str(tmp_path))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
