@@ -15,7 +15,7 @@ from neuron_operator.gangs.planning import promises
 from neuron_operator.gangs.pods import Member, Terms, member
 from neuron_operator.gangs.records import Record
 from neuron_operator.gangs.state import State
-from neuron_operator.placement import Gang, NodeState, consider
+from neuron_operator.placement import Gang, NodeState, Refusal, consider, place
 
 Object = Mapping[str, Any]
 
@@ -123,8 +123,14 @@ def explain(gangs: Gangs, namespace: str, name: str) -> Explanation:
     if isinstance(asked, str):
         return Explanation(subject=subject, state="waiting", summary=asked, problems=(*problems, asked))
     considered = consider(gangs.fleet, asked)
+    found = place(gangs.fleet, asked)
+    refused = found.reasons if isinstance(found, Refusal) else ()
     verdicts = tuple(
-        Verdict(f"{each.level} {each.domain}", each.fits, (f"room for {each.room} of {asked.size} pods", *each.lacks))
+        Verdict(
+            f"{each.level} {each.domain}",
+            each.fits,
+            (f"room for {each.room} of {asked.size} pods", *map(_part, each.lacks)),
+        )
         if not each.fits
         else Verdict(f"{each.level} {each.domain}", True)
         for each in considered
@@ -137,7 +143,7 @@ def explain(gangs: Gangs, namespace: str, name: str) -> Explanation:
         other = " (other gates hold some of its pods back)" if held else ""
         text = f"The gang fits now, in {fits[0]}: the operator places it in a moment{other}"
     else:
-        text = said or f"No {asked.level} has room for the gang"
+        text = " ".join(refused)
     return Explanation(
         subject=subject,
         state="fits" if fits and not problems else "waiting",
@@ -145,10 +151,16 @@ def explain(gangs: Gangs, namespace: str, name: str) -> Explanation:
         asks=asks,
         problems=problems,
         nodes=verdicts,
+        # of three sentences the last says what to free in the first domain
         remedies=tuple(
-            f"In {each.level} {each.domain}: {'; '.join(each.lacks)}" for each in considered[:1] if each.lacks
+            refused[2].removesuffix(".").replace("It would fit there", f"{each.level} {each.domain} would do")
+            for each in considered[:1]
+            if len(refused) > 2
         ),
-        said=(f"{len(alive)} of {asked.size} pods exist",) if len(alive) < asked.size else (),
+        said=(
+            *((f"{len(alive)} of {asked.size} pods exist",) if len(alive) < asked.size else ()),
+            *((f"operator: {said}",) if said and said != text else ()),
+        ),
     )
 
 
@@ -184,6 +196,11 @@ def _as_claim(holder: Holder, number: int) -> Object:
             "reservedFor": [{"resource": "pods", "name": name, "uid": f"what-if/{number}"}],
         },
     }
+
+
+def _part(sentence: str) -> str:
+    """A sentence as a part of another one."""
+    return f"{sentence[:1].lower()}{sentence[1:]}".removesuffix(".")
 
 
 def _said(record: Record | None) -> str:

@@ -47,6 +47,7 @@ PATHS = {
 _SUFFIXES = (".yaml", ".yml", ".json")
 # what kubectl's kustomize reads, and nothing to apply
 _RECIPE = "kustomization"
+_LOOKED_UP = ("DeviceClass", "ResourceClaim", "ResourceClaimTemplate")
 _ABSENT, _EXISTS = 404, 409
 
 
@@ -73,6 +74,7 @@ class Manifest:
     workloads: tuple[Workload, ...]
     claims: tuple[Object, ...]
     templates: tuple[Object, ...]
+    classes: tuple[Object, ...]
     objects: tuple[Object, ...]
     """Those that the API server is asked about."""
     ignored: tuple[str, ...]
@@ -130,12 +132,13 @@ def manifest(items: Sequence[Object], *, namespace: str) -> Manifest:
     for item in placed:
         found = list(pods_of(item))
         workloads += found
-        if not found and item["kind"] not in ("ResourceClaim", "ResourceClaimTemplate"):
+        if not found and item["kind"] not in _LOOKED_UP:
             ignored.append(item["kind"])
     return Manifest(
         workloads=tuple(workloads),
         claims=tuple(each for each in placed if each["kind"] == "ResourceClaim"),
         templates=tuple(each for each in placed if each["kind"] == "ResourceClaimTemplate"),
+        classes=tuple(each for each in placed if each["kind"] == "DeviceClass"),
         objects=tuple(each for each in placed if each["kind"] in PATHS),
         ignored=tuple(dict.fromkeys(ignored)),
     )
@@ -241,7 +244,9 @@ def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs) -> t
     if short:
         text = f"Its places would be on {where}, but the scheduler would not find devices there: {'; '.join(short)}"
         return Answer(workload=name, gang=workload.gang, pods=asked.size, lands=0, summary=text), facts
-    text = f"All {asked.size} pods land together, in {asked.level} {result.domain}: {where}"
+    text = f"All {asked.size} pods land together, on {where}"
+    if asked.level not in ("node", "row"):
+        text += f", in {asked.level} {result.domain}"
     if count < asked.size:
         text += f". The file makes {count} of them: the gang waits until all {asked.size} exist"
     elif count > asked.size:
@@ -277,14 +282,15 @@ def _settled(made: Sequence[Workload], placement: Placement, facts: Facts) -> tu
 
 def _pods(workload: Workload, facts: Facts) -> tuple[Answer, Facts]:
     landing, after = land(workload.pod, workload.count, facts)
-    pods = "The pod" if workload.count == 1 else f"All {workload.count} pods"
-    some = listing([f"{node} ({count})" if workload.count > 1 else node for node, count in landing.nodes.items()])
+    pods, some = ("The pod", "it") if workload.count == 1 else (f"All {workload.count} pods", "some of them")
+    where = listing([f"{node} ({count})" if workload.count > 1 else node for node, count in landing.nodes.items()])
     if not landing.wanted:
         text = "It makes no pods"
     elif landing.room == landing.wanted:
-        text = f"{pods} would find a node now; {len(landing.nodes)} of {len(facts.nodes)} could take some: {some}"
+        nodes = f"{len(landing.nodes)} of {len(facts.nodes)} nodes could take {some}"
+        text = f"{pods} would find a node now; {nodes}: {where}"
     elif landing.room:
-        text = f"{landing.room} of {workload.count} pods would find a node now: {some}. For the rest: no node is left"
+        text = f"{landing.room} of {workload.count} pods would find a node now: {where}. For the rest: no node is left"
     else:
         text = landing.why.summary
     if landing.room and landing.why.not_read:
@@ -329,6 +335,7 @@ def _with(known: Any, wanted: Manifest) -> Any:
         known,
         claims={**by_name(wanted.claims), **known.claims},
         templates={**known.templates, **by_name(wanted.templates)},
+        classes={**{item["metadata"]["name"]: item for item in wanted.classes}, **known.classes},
     )
 
 
@@ -374,6 +381,8 @@ def show(refused: Sequence[str], wanted: Manifest, found: Sequence[Answer], *, o
         console.print(Text.assemble(mark, (f"{each.workload}{of}", "bold")), soft_wrap=True)
         console.print(Text(f"  {each.summary}"), soft_wrap=True)
         for remedy in each.why.remedies if each.why else ():
+            if remedy in each.summary:
+                continue
             console.print(Text(f"  → {remedy}"), soft_wrap=True)
     if not found:
         console.print("Nothing in it makes pods that are looked at.")

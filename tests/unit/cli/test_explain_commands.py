@@ -98,8 +98,9 @@ def test_a_workload_is_explained_by_its_first_pod_that_waits(cluster: "FakeClust
 
 def test_a_workload_whose_gang_waits_is_explained_by_it(cluster: "FakeCluster", run: Any) -> None:
     pods = [gang_pod(f"ring-{number}", neuron=16) for number in range(4)]
+    made = {"spec": pods[0]["spec"]}
     stateful = {"kind": "StatefulSet", "metadata": {"name": "ring", "namespace": "team"}, "spec": {
-        "replicas": 4, "selector": {"matchLabels": {"app": "ring"}}, "template": {"spec": pods[0]["spec"]}}}  # fmt: skip
+        "replicas": 4, "selector": {"matchLabels": {"app": "ring"}}, "template": made}}  # fmt: skip
     cluster.answers |= {"/apis/apps/v1/namespaces/team/statefulsets/ring": stateful, f"{TEAM}/pods": pods}
     found = run("explain", "sts/ring", "-n", "team")
     assert "0 of 4 pods have a node, 4 wait. Of gang ring: " in found.stdout
@@ -174,7 +175,7 @@ def test_a_manifest_lands_or_does_not(cluster: "FakeCluster", run: Any, tmp_path
     found = run("what-if", "-f", file)
     assert found.exit_code == 0
     assert found.stdout == (
-        "✓ Pod small\n  The pod would find a node now; 4 of 4 could take some: u0n0, u0n1, u0n2, u0n3\n"
+        "✓ Pod small\n  The pod would find a node now; 4 of 4 nodes could take it: u0n0, u0n1, u0n2, u0n3\n"
     )
     found = run("what-if", "-f", "-", text=yaml.safe_dump_all([small, large]))
     assert found.exit_code == 3

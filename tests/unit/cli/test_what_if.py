@@ -59,7 +59,7 @@ def test_a_pod_is_told_the_nodes_that_could_take_it() -> None:
     full = held("f", "b", *chips(*range(16)), pod="big")
     (found,) = ask([pod("p", neuron=4)], [neuron_node("a"), neuron_node("b")], [full])
     assert (found.lands, dict(found.nodes)) == (1, {"a": 1})
-    assert found.summary == "The pod would find a node now; 1 of 2 could take some: a"
+    assert found.summary == "The pod would find a node now; 1 of 2 nodes could take it: a"
 
 
 def test_replicas_fill_nodes_and_the_rest_is_told() -> None:
@@ -86,6 +86,14 @@ def test_pods_that_share_a_claim_share_a_node() -> None:
     job = controller("Job", pod("p", claims=["shared"]), parallelism=3)
     (found,) = ask([shared, job], [neuron_node("a"), neuron_node("b")])
     assert (found.lands, dict(found.nodes)) == (3, {"a": 3})
+
+
+def test_a_claim_that_two_pods_name_is_given_once() -> None:
+    whole = {"kind": "ResourceClaim", "metadata": {"name": "whole"}, "spec": {
+        "devices": {"requests": [request(count=16)]}}}  # fmt: skip
+    two = [pod(name, claims=["whole"]) for name in ("one", "two")]
+    first, second = ask([whole, *two], [neuron_node("a"), neuron_node("b")])
+    assert (dict(first.nodes), dict(second.nodes)) == ({"a": 1, "b": 1}, {"a": 1})
 
 
 def test_device_plugins_have_room_by_numbers() -> None:
