@@ -1,6 +1,6 @@
 """explain, what-if and topology on a real cluster: what they say is what is so, and what then happens.
 
-The two workers are two nodes of one UltraServer for the time of this file, and the commands are run as a user runs them.
+The two workers are two nodes of one UltraServer for the time of this file. The commands are run as a user runs them.
 """
 
 import json
@@ -96,7 +96,7 @@ def test_a_full_fleet_is_explained_and_what_is_freed_helps(cluster: Cluster, nam
     assert gang["phase"] == "Pending"
 
     said = ask(cluster, "explain", "pod/large", "-n", namespace)
-    free = {worker: "13" for worker in workers} | {cluster.get("pod", "-n", namespace, "one")["spec"]["nodeName"]: "0"}
+    free = dict.fromkeys(workers, "13") | {cluster.get("pod", "-n", namespace, "one")["spec"]["nodeName"]: "0"}
     for worker in workers:
         assert f"{worker}: {free[worker]} of 16 chips are free, 16 are asked for" in said
     assert f"would do if pod {namespace}/two ended" in said

@@ -180,7 +180,8 @@ def test_cores_where_the_pool_offers_none() -> None:
 def test_claims_find_nothing_on_the_other_road() -> None:
     found = waits(request(), on=[neuron_node("worker", resources="DevicePlugin")])
     assert lacks(found) == (
-        "has no devices for claims (it serves device plugins; set resources to DRA in NeuronNodePool default for claims)"
+        "has no devices for claims (it serves device plugins; set resources to DRA in NeuronNodePool default for"
+        " claims)"
     )
 
 
