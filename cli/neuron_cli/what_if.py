@@ -239,7 +239,7 @@ def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs) -> t
         text = " ".join(result.reasons)
         return Answer(workload=name, gang=workload.gang, pods=asked.size, lands=0, summary=text), facts
     after, short = _settled(made, result, facts)
-    nodes = Counter(result.nodes)
+    nodes = dict(Counter(result.nodes))
     where = listing([f"{node} ({each})" if asked.size > len(nodes) else node for node, each in nodes.items()])
     if short:
         text = f"Its places would be on {where}, but the scheduler would not find devices there: {'; '.join(short)}"

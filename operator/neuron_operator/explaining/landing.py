@@ -73,7 +73,7 @@ def _together(pod: Json, wanted: int, facts: Facts) -> tuple[Landing, Facts]:
     if not first.room:
         return replace(first, wanted=wanted), facts
     rest, facts = land(pod, wanted - 1, facts)
-    chosen = Counter(first.chosen) + Counter(rest.chosen)
+    chosen = dict(Counter(first.chosen) + Counter(rest.chosen))
     return Landing(wanted, chosen, chosen, rest.why), facts
 
 

@@ -1,5 +1,6 @@
 """Where a manifest would land."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def ask(items: list[Object], neuron_nodes: list[Object], claims: list[Object] = 
         bound=[],
     )
     gang_view.know(gangs, claims=wanted.claims, templates=wanted.templates)
-    return what_if.answers(wanted, facts, gangs)
+    found = what_if.answers(wanted, facts, gangs)
+    assert json.dumps(what_if.document([], wanted, found)), "the form for programs can be written"
+    return found
 
 
 def controller(kind: str, made: Object, **spec: Any) -> Object:
