@@ -90,7 +90,8 @@ def _conditions(item: Object) -> Iterator[str]:
 
 def _warnings(cluster: Cluster, namespace: str, item: Object) -> Iterator[str]:
     uid = item["metadata"].get("uid", "")
-    events = reading.allowed(lambda: reading.events(cluster, namespace, uid), [])
+    nothing: list[Object] = []
+    events = reading.allowed(lambda: reading.events(cluster, namespace, uid), nothing)
     for event in events[-3:]:
         if event.get("type") == "Warning":
             yield f"{event.get('reason')}: {event.get('message')}"
