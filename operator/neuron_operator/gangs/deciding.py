@@ -201,7 +201,11 @@ def _too_late(record: Record, members: Sequence[Member], there: Sequence[Member]
             " will be, or neuron-sim.dev/gang-timeout to the time that it takes"
         )
     words = next((member.why_not for member in made if member.placed and not member.node and member.why_not), "")
-    return f"{text}; the scheduler says: {words}" if words else f"{text}: see the Events of those that were not"
+    return (
+        f"{text}; the scheduler says: {words.rstrip('.')}"
+        if words
+        else f"{text}: see the Events of those that were not"
+    )
 
 
 def _give_up(record: Record, reason: str, text: str, *, now: datetime) -> SetStatus:
