@@ -31,6 +31,7 @@ SEES: dict[str, dict[tuple[str, str], int]] = {
     "cores-of-two-chips/pod.yaml": {("cores-of-two-chips", "ctr0"): 2},
     "logical-neuron-core/one-chip.yaml": {("one-neuron-lnc-1", "ctr0"): 1},
     "plain-cores/pod.yaml": {("plain-cores", "ctr0"): 1},
+    "activity/pod.yaml": {("activity", "ctr0"): 2},
     "simulation-config/pod.yaml": {("simulation-config", "ctr0"): 1},
 }
 
@@ -40,6 +41,7 @@ CORES = {
     "cores-of-two-chips": [2, 2],
     "one-neuron-lnc-1": [8],
     "plain-cores": [2],
+    "activity": [4, 4],
     "simulation-config": [1],
     "all-neurons-lnc-1": [8] * 16,
     "training": [4] * 16,

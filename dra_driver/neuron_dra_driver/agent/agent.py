@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..activity.service import ActivityService
 from ..api_server.counter_support import keeps_counters
 from ..api_server.kube import Kube
 from ..claims.claim_cache import ClaimCache
@@ -43,6 +44,7 @@ from ..lock import NodeLock
 from ..metrics import Metrics
 from ..names import SIMULATED
 from ..node import SimulatedNode, from_neuron_node
+from ..prepared.claim_folders import ClaimFolders
 from ..prepared.runtime_tree import RuntimeTrees
 from ..prepared.store import ClaimStore
 from ..records.checkpoint import Checkpoint
@@ -161,6 +163,13 @@ class Agent:
             folder=settings.device_plugins_dir,
             pod_resources=settings.pod_resources_dir / "kubelet.sock",
         )
+        self._activity = ActivityService(
+            store=self._store,
+            lock=self._lock,
+            folders=ClaimFolders(settings.run_dir / settings.driver_name),
+            node=self._offered,
+            list_pods=self._pods,
+        )
         self._efa = EfaService(
             node_name=settings.node_name,
             kube=kube,
@@ -224,6 +233,8 @@ class Agent:
                 self._forever("reconcile", self._reconcile),
                 self._forever("claim status", self._claim_status.run),
                 self._forever("pod events", self._pod_events.run),
+                self._forever("activity", self._activity.run),
+                self._forever("activity profiles", self._activity.follow_pods),
             ]
             if self._settings.standalone:
                 work += [self._fail_when_refused()]
@@ -430,6 +441,7 @@ class Agent:
             self._serving_due.set()
         self._claim_status.wake()
         self._pod_events.wake()
+        self._activity.wake()
         if self._node is None:
             self._reconcile_due.set()  # the runtime goes with the last claim
 
@@ -518,12 +530,22 @@ class Agent:
     async def _metrics_page(self) -> tuple[int, bytes]:
         self._metrics.prepared_claims.set(len(self._store.prepared()))
         self._metrics.quarantined.set(len(self._store.quarantined()))
-        return 200, self._metrics.render()
+        return 200, self._metrics.render() + self._activity.metrics().encode()
 
     async def _health_page(self) -> tuple[int, bytes]:
         if not self._serving or await health.answers(self._plugin.service_socket):
             return 200, b"ok\n"
         return 503, b"the DRA socket does not answer\n"
+
+    # --- pods
+
+    async def _pods(self) -> list[dict[str, Any]]:
+        """The node's pods, as the API server remembers them. An agent that stands alone need not be let see them."""
+        if self._settings.standalone:
+            return []
+        selector = f"spec.nodeName={self._settings.node_name}"
+        params = {"fieldSelector": selector, "resourceVersion": "0"}
+        return (await self._kube.request("GET", "/api/v1/pods", params=params)).get("items") or []
 
     # --- running
 
