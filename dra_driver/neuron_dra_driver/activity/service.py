@@ -145,7 +145,7 @@ class ActivityService:
         return entry is None or entry != place.entry or not (place.folder / claim_socket.NAME).exists()
 
     def _listen(self, entry: Entry, request: str) -> None:
-        folder = self._folders.path(entry.uid, request)
+        folder = Path(self._folders.path(entry.uid, request))
         try:
             view = orjson.loads((folder / VIEW).read_bytes())
             cores = [core for device in view["devices"] for core in device["core_ids"]]
