@@ -78,10 +78,19 @@ def webhook_adds_the_gate_and_holds_up_nobody_else(cluster: Cluster, namespace: 
         return json.loads(cluster.kubectl(*arguments, input=json.dumps(manifest)))["spec"].get("schedulingGates", [])
 
     assert gates(of_a_gang) == [{"name": "neuron-sim.dev/gang"}]
-    cluster.kubectl("delete", "service", "-n", SYSTEM, "neuron-sim-webhook")
-    with pytest.raises(Failed, match='service "neuron-sim-webhook" not found'):
-        gates(of_a_gang)
+    operator = ("deployment/neuron-sim-operator", "-n", SYSTEM)
+    cluster.kubectl("scale", *operator, "--replicas=0")
+
+    def refused() -> bool:
+        try:
+            gates(of_a_gang)
+        except Failed as failed:
+            return 'failed calling webhook "gate.gangs.neuron-sim.dev"' in str(failed)
+        return False
+
+    until(refused, what="nobody who answers")
     assert gates(pod("anybody", chips=1)) == []
+    cluster.kubectl("scale", *operator, "--replicas=2")
 
 
 @pytest.mark.timeout(900)
