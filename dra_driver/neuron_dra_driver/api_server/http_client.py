@@ -65,7 +65,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._parser: Generator[None, bytes, None] | None = None
         self._ends_with_connection = False
         self._transport: asyncio.Transport
-        self._buffer = bytearray(BUFFER)
+        self._buffer = memoryview(bytearray(BUFFER))  # TLS writes into slices of it, and those of bytes are copies
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -79,11 +79,11 @@ class _Connection(asyncio.BufferedProtocol):
         next(self._parser)
         self._transport.write(request)
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        data = bytes(memoryview(self._buffer)[:nbytes])
+        data = bytes(self._buffer[:nbytes])
         self.heard = self._clock()
         if self._parser is None or self.head.cancelled():
             self.close()  # nobody asked, or nobody waits any more
