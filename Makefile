@@ -60,7 +60,8 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@touch $@
 
 .PHONY: test
-test: test-unit test-cluster ## all tests
+test: $(STAMP) ## all tests
+	@hack/test
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## tests that need no cluster (TESTS=path or -k ... to choose)
