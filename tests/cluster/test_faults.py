@@ -107,9 +107,9 @@ def test_full_disk_under_the_cdi_folder(cluster: Cluster, namespace: str, node: 
 
         message = until(told, what="an Event that names the full disk")
         assert "/var/run/cdi" in message
-        assert not cluster.checkpoint(node)
-        # the kubelet tries again meanwhile, and each try has a view until it fails
-        until(lambda: not cluster.views(node), what="no view left of a prepare that failed")
+        # the kubelet tries again meanwhile, and each try has a record and a view until it fails
+        until(lambda: not cluster.checkpoint(node), what="no record left of a prepare that failed")
+        until(lambda: not cluster.views(node), what="no view left of it")
     finally:
         # lazily: such a try may have a file open
         cluster.on_node(node, *inside, "umount", "-l", "/var/run/cdi")
