@@ -50,7 +50,8 @@ local_images() {
 create_cluster() {
   local workers=$1 image=$2 i
   {
-    printf 'kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes:\n  - role: control-plane\n'
+    cat "$HACK/kind/cluster.yaml"
+    printf 'nodes:\n  - role: control-plane\n'
     for ((i = 0; i < workers; i++)); do printf '  - role: worker\n'; done
   } > "$(cluster_dir)/kind.yaml"
   kind create cluster --name "$CLUSTER" --image "$image" --config "$(cluster_dir)/kind.yaml" \

@@ -1,11 +1,10 @@
 """A cluster as the tests see it: kubectl, helm, and a root shell on every node.
 
-kubectl and helm rather than a client library, since they are what a user types; only what is asked again and again is
-read by HTTP, because each kubectl is a tenth of a second of CPU. The nodes are reached as kind's containers. Nothing
-here sleeps for a fixed time: `until` asks again until a condition holds or time is up.
+kubectl and helm rather than a client library, since they are what a user types; only what tests do all the time goes by
+HTTP (`api`). The nodes are reached as kind's containers. Nothing here sleeps for a fixed time: `until` asks again until
+a condition holds or time is up.
 """
 
-import argparse
 import json
 import re
 import subprocess
@@ -15,9 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-import kubernetes
+from api import Api, plural_of
+from api import Failed as Failed
+from api import Object as Object
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLUSTERS = ("neuron-sim-test", "neuron-sim-test-2")
@@ -28,35 +29,12 @@ DRIVER = "neuron.aws.com"
 EFA_DRIVER = "efa.neuron-sim.dev"
 PLUGIN_DIR = f"/var/lib/kubelet/plugins/{DRIVER}"
 
-API = {
-    **dict.fromkeys(("events", "nodes", "pods"), "/api/v1"),
-    **dict.fromkeys(
-        ("deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices"), "/apis/resource.k8s.io/v1"
-    ),
-    **dict.fromkeys(("neuronfaults", "neurongangs", "neuronnodepools", "neuronnodes"), "/apis/neuron-sim.dev/v1alpha1"),
-    **dict.fromkeys(("neuronultraservers", "neuronultraserverworkloads"), "/apis/neuron.aws.com/v1"),
-}
-"""Where the API server has what tests ask for most."""
-
-ASKED = argparse.ArgumentParser("kubectl get", add_help=False)
-ASKED.add_argument("kind")
-ASKED.add_argument("name", nargs="?")
-ASKED.add_argument("-n", dest="namespace")
-ASKED.add_argument("-A", action="store_true")
-ASKED.add_argument("-l", dest="labels")
-ASKED.add_argument("--field-selector", dest="fields")
-
 WELL = re.compile(r"\s(\d+)/\1\s+Running\s|\sCompleted\s")
 """A line of `kubectl get pods` of a pod that runs as it should."""
 LINE = 180
 """Characters."""
 
-Object = dict[str, Any]
 T = TypeVar("T")
-
-
-class Failed(AssertionError):
-    """A command that failed, with what it printed."""
 
 
 def until(condition: Callable[[], T], *, what: str, timeout: float = 90, details: Callable[[], object] = str) -> T:
@@ -90,8 +68,8 @@ class Cluster:
         return dict(line.split("=", 1) for line in printed.split("\0") if line)
 
     @cached_property
-    def _client(self) -> kubernetes.client.ApiClient:
-        return kubernetes.config.new_client_from_config(self.environment["KUBECONFIG"])
+    def api(self) -> Api:
+        return Api(self.environment["KUBECONFIG"])
 
     def run(
         self,
@@ -135,38 +113,35 @@ class Cluster:
 
     def get(self, *arguments: str) -> Object:
         """`kubectl get … -o json`; a missing object is {}."""
-        asked = ASKED.parse_intermixed_args(arguments)
-        plural = asked.kind if asked.kind in API else f"{asked.kind}s"
-        if plural not in API:
-            answer = self.kubectl("get", *arguments, "-o", "json", "--ignore-not-found")
-            return json.loads(answer) if answer.strip() else {}
-        path = API[plural]
-        path += f"/namespaces/{asked.namespace}/{plural}" if asked.namespace else f"/{plural}"
-        path += f"/{asked.name}" if asked.name else ""
-        selectors = {"labelSelector": asked.labels, "fieldSelector": asked.fields}
-        query = [(key, value) for key, value in selectors.items() if value]
-        answer = self._client.call_api(*self._client.param_serialize("GET", path, query_params=query))
-        if answer.status == 404:
-            return {}
-        if answer.status != 200:
-            raise Failed(f"GET {path}: {answer.status} {answer.reason}")
-        return json.loads(answer.read())
+        if plural_of(arguments[0]):
+            return self.api.get(*arguments)
+        answer = self.kubectl("get", *arguments, "-o", "json", "--ignore-not-found")
+        return json.loads(answer) if answer.strip() else {}
 
     def items(self, *arguments: str) -> list[Object]:
         return self.get(*arguments).get("items", [])
 
     def apply(self, manifest: str | Object | Iterable[Object], namespace: str | None = None) -> None:
-        if isinstance(manifest, dict):
-            manifest = json.dumps(manifest)
-        elif not isinstance(manifest, str):
-            manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifest)})
-        self.kubectl("apply", "-f", "-", *(["-n", namespace] if namespace else []), input=manifest)
+        if not isinstance(manifest, str | dict):
+            manifest = {"kind": "List", "items": list(manifest)}
+        self.api.apply(manifest, namespace)
 
-    def wait_ready(self, namespace: str, *pods: str, timeout: int = 120) -> None:
-        names = [f"pod/{pod}" for pod in pods] or ["pod", "--all"]
-        self.kubectl(
-            "wait", "-n", namespace, "--for=condition=Ready", f"--timeout={timeout}s", *names, timeout=timeout + 30
-        )
+    def delete(self, *arguments: str) -> None:
+        """`kubectl delete …`, for what has no children that must go first."""
+        self.api.delete(*arguments)
+
+    def wait_ready(self, namespace: str, *pods: str, timeout: float = 120) -> None:
+        """Wait until these pods are Ready, or all that there are."""
+
+        def unready() -> dict[str, Object]:
+            found = {one["metadata"]["name"]: one for one in self.items("pods", "-n", namespace)}
+            return {
+                name: found.get(name, {}).get("status", {})
+                for name in pods or found or ["any pod"]
+                if condition(found.get(name, {}), "Ready") != "True"
+            }
+
+        until(lambda: not unready(), what=f"pods of {namespace} Ready", timeout=timeout, details=unready)
 
     def wait_ready_after_fault(self, namespace: str, *pods: str, timeout: float = 240) -> None:
         """`wait_ready` for pods whose devices could not be prepared at first.
@@ -179,9 +154,11 @@ class Cluster:
             self.kubectl(
                 "annotate", "pods", "-n", namespace, "--all", "--overwrite", f"tests/look-again={uuid.uuid4()}"
             )
-            names = [f"pod/{pod}" for pod in pods]
-            wait = ("wait", "-n", namespace, "--for=condition=Ready", "--timeout=10s", *names)
-            return self.kubectl(*wait, check=False).count("condition met") == len(pods)
+            try:
+                self.wait_ready(namespace, *pods, timeout=10)
+            except AssertionError:
+                return False
+            return True
 
         until(ready, what=f"{', '.join(pods)} Ready", timeout=timeout)
 
@@ -195,13 +172,13 @@ class Cluster:
     def namespace(self) -> Iterator[str]:
         """A namespace that is gone, and whose devices are free again, in the end."""
         name = f"t-{uuid.uuid4().hex[:8]}"
-        self.kubectl("create", "namespace", name)
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         try:
             yield name
         finally:
             # 1 s: what the examples run takes no notice of SIGTERM
-            self.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--timeout=120s")
-            self.kubectl("delete", "namespace", name, "--wait=false")
+            self.delete("pods", "--all", "-n", name, "--grace-period=1", "--timeout=120s")
+            self.delete("namespace", name, "--wait=false")
             until(lambda: not self.leftovers(), what="nothing left over on the nodes", details=self.leftovers)
 
     # --- the simulator
@@ -249,12 +226,12 @@ class Cluster:
     def without_default_pool(self) -> Iterator[None]:
         """The chart's pool is away for a while, and so is every other one in the end."""
         default = self.get("neuronnodepool", "default")
-        self.kubectl("delete", "neuronnodepool", "default")
+        self.delete("neuronnodepool", "default")
         until(lambda: not self.items("neuronnodes") and not self.slices(), what="no NeuronNode and no slice")
         try:
             yield
         finally:
-            self.kubectl("delete", "neuronnodepools", "--all")
+            self.delete("neuronnodepools", "--all")
             metadata = {key: default["metadata"][key] for key in ("name", "labels", "annotations")}
             self.apply({**default, "metadata": metadata, "status": {}})
             self.wait_nodes()

@@ -65,8 +65,8 @@ def test_a_chip_and_its_cores_exclude_one_another(cluster: Cluster, namespace: s
     cluster.kubectl(*waits)
     cluster.apply(pod("wants-the-rest", chips=15, node=node), namespace)
     cluster.wait_ready(namespace, "wants-the-rest")
-    cluster.kubectl("delete", "pod", "-n", namespace, "wants-the-rest", "has-a-core", "--timeout=60s")
-    cluster.kubectl("delete", "resourceclaim", "-n", namespace, "core")
+    cluster.delete("pod", "-n", namespace, "wants-the-rest", "has-a-core", "--timeout=60s")
+    cluster.delete("resourceclaim", "-n", namespace, "core")
     cluster.wait_ready(namespace, "wants-all")
 
 
@@ -98,7 +98,7 @@ def test_pod_resources_shows_what_was_given(cluster: Cluster, namespace: str, no
         assert all(cdi.startswith(f"{DRIVER}/claim=") for one in found.claims for cdi in one.cdi)
         assert all(one.cdi for one in found.claims)
         assert not found.plugin
-    cluster.kubectl("delete", "pod", "-n", namespace, "cores", "--timeout=60s")
+    cluster.delete("pod", "-n", namespace, "cores", "--timeout=60s")
     until(lambda: pod_resources.given(cluster, node, namespace, "cores") is None, what="the kubelet forgets the pod")
 
 
@@ -164,7 +164,7 @@ def test_claims_on_one_chip_must_agree_on_its_lnc(cluster: Cluster, namespace: s
     message = event(cluster, namespace, "p2", f"{namespace}/first")
     assert "logicalNeuronCore" in message
     # what the sentence advises
-    cluster.kubectl("delete", "pod", "-n", namespace, "p1", "--timeout=60s")
+    cluster.delete("pod", "-n", namespace, "p1", "--timeout=60s")
     cluster.wait_ready_after_fault(namespace, "p2")
     assert cluster.neuron_ls(namespace, "p2")[0]["nc_count"] == 2
 

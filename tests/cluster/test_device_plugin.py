@@ -90,7 +90,7 @@ def test_what_a_pod_had_is_given_again(cluster: Cluster, by_plugin: None, namesp
         cluster.apply(wanting(f"all-{round_}", node, chips=16), namespace)
         cluster.wait_ready(namespace, f"all-{round_}")
         assert len(cluster.neuron_ls(namespace, f"all-{round_}")) == 16
-        cluster.kubectl("delete", "pod", "-n", namespace, f"all-{round_}", "--timeout=60s")
+        cluster.delete("pod", "-n", namespace, f"all-{round_}", "--timeout=60s")
     until(lambda: not cluster.checkpoint(node), what="nothing held")
 
 
@@ -150,7 +150,7 @@ def test_a_broken_chip_is_not_counted(cluster: Cluster, by_plugin: None, node: s
     try:
         until(lambda: allocatable(cluster, node) == ("15", "60"), what="one chip and its cores less")
     finally:
-        cluster.kubectl("delete", "neuronfault", "on-the-plugin-road")
+        cluster.delete("neuronfault", "on-the-plugin-road")
         until(lambda: allocatable(cluster, node) == ("16", "64"), what="all of them again")
 
 

@@ -117,7 +117,7 @@ def test_a_pod_outlives_the_agent_and_ends_with_the_next(cluster: Cluster, names
     cluster.crash_agent(node)
     assert verbs(cluster, namespace, "stays") == before
     assert file in cluster.cdi_files(node)
-    cluster.kubectl("delete", "pod", "-n", namespace, "stays", "--timeout=120s")
+    cluster.delete("pod", "-n", namespace, "stays", "--timeout=120s")
     until(lambda: file not in cluster.cdi_files(node), what="its file gone", details=lambda: cluster.cdi_files(node))
 
     # Slices that the kubelet took away while the agent was gone come back.

@@ -144,7 +144,7 @@ def no_cores(cluster: Cluster) -> Iterator[None]:
 @pytest.fixture
 def admin_namespace(cluster: Cluster, no_cores: None) -> Iterator[str]:
     yield "neuron-admin"
-    cluster.kubectl("delete", "namespace", "neuron-admin", "--ignore-not-found", "--timeout=120s")
+    cluster.delete("namespace", "neuron-admin", "--ignore-not-found", "--timeout=120s")
     until(lambda: not cluster.leftovers(), what="nothing left over", details=cluster.leftovers)
 
 

@@ -116,7 +116,7 @@ def test_a_full_fleet_is_explained_and_what_is_freed_helps(cluster: Cluster, nam
     assert holders == {f"{namespace}/one": 16, f"{namespace}/two": 3}
     assert ask(cluster, "topology", "-o", "svg").startswith("<svg ")
 
-    cluster.kubectl("delete", "pod", "two", "-n", namespace, "--timeout=60s")
+    cluster.delete("pod", "two", "-n", namespace, "--timeout=60s")
     cluster.wait_ready(namespace, "large")
 
 

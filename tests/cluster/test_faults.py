@@ -40,7 +40,7 @@ def test_agent_killed_while_pods_start_and_stop(cluster: Cluster, namespace: str
         cluster.crash_agent(node)
         cluster.wait_ready_after_fault(namespace, *names)
         assert set(devices_given(cluster, namespace).values()) == {1}
-        cluster.kubectl("delete", "pod", "-n", namespace, "--wait=false", *names)
+        cluster.delete("pod", "-n", namespace, "--wait=false", *names)
         cluster.crash_agent(node)
         gone = [f"pod/{name}" for name in names]
         cluster.kubectl("wait", "-n", namespace, "--for=delete", "--timeout=200s", *gone, timeout=240)
@@ -89,7 +89,7 @@ def test_damaged_checkpoint(cluster: Cluster, namespace: str, node: str, damage:
 
     assert trace in cluster.on_node(node, "ls", PLUGIN_DIR)
     assert_serves(cluster, namespace, node)
-    cluster.kubectl("delete", "pod", "-n", namespace, "before", "--timeout=60s")
+    cluster.delete("pod", "-n", namespace, "before", "--timeout=60s")
     cluster.on_node(node, "sh", "-c", f"rm -f {PLUGIN_DIR}/checkpoint.jsonl.*")
 
 
@@ -130,8 +130,8 @@ def test_claim_deleted_while_its_pod_starts(cluster: Cluster, namespace: str, no
         lambda: cluster.get("resourceclaim", "-n", namespace, "mine").get("status", {}).get("allocation"),
         what="the claim allocated",
     )
-    cluster.kubectl("delete", "resourceclaim", "-n", namespace, "mine", "--wait=false")
-    cluster.kubectl("delete", "pod", "-n", namespace, "p", "--timeout=120s")
+    cluster.delete("resourceclaim", "-n", namespace, "mine", "--wait=false")
+    cluster.delete("pod", "-n", namespace, "p", "--timeout=120s")
     until(lambda: not cluster.items("resourceclaims", "-n", namespace), what="the claim gone")
     cluster.apply(pod("all", chips=16, node=node), namespace)
     cluster.wait_ready(namespace, "all")

@@ -47,5 +47,5 @@ def test_seventeenth_chip_of_a_node_is_not_given(cluster: Cluster, namespace: st
 
     cluster.apply(pod("late", chips=1), namespace)
     cluster.kubectl("wait", "-n", namespace, "pod/late", "--for=condition=PodScheduled=False", "--timeout=60s")
-    cluster.kubectl("delete", "pod", "-n", namespace, "p0", "--timeout=60s")
+    cluster.delete("pod", "-n", namespace, "p0", "--timeout=60s")
     cluster.wait_ready(namespace, "late")

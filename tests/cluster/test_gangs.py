@@ -105,7 +105,7 @@ def test_a_statefulset_is_reserved_for_at_its_first_pod(cluster: Cluster, namesp
         cluster.wait_ready(namespace, "train-0", "train-1")
         assert nodes_of(cluster, namespace, "train") == cluster.workers()
     finally:
-        cluster.kubectl("delete", "statefulset", "train", "-n", namespace, "--timeout=60s")
+        cluster.delete("statefulset", "train", "-n", namespace, "--timeout=60s")
 
 
 def test_an_indexed_job_shares_a_node_and_leaves_nothing(cluster: Cluster, namespace: str) -> None:
@@ -137,7 +137,7 @@ def test_of_two_gangs_one_runs_and_the_other_waits_for_it(cluster: Cluster, name
     (waiting,) = set(names) - {running}
     assert not nodes_of(cluster, namespace, waiting)
     cluster.wait_ready(namespace, f"{running}-0", f"{running}-1")
-    cluster.kubectl("delete", "pods", "-n", namespace, f"{running}-0", f"{running}-1", "--timeout=60s")
+    cluster.delete("pods", "-n", namespace, f"{running}-0", f"{running}-1", "--timeout=60s")
     wait_for_phase(cluster, namespace, waiting, "Bound")
 
 

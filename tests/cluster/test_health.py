@@ -26,7 +26,7 @@ def fault(
         until(lambda: condition(cluster.get("neuronfault", name), "Active") == "True", what="the fault active")
         yield name
     finally:
-        cluster.kubectl("delete", "neuronfault", name)
+        cluster.delete("neuronfault", name)
         until(lambda: "faults" not in cluster.get("neuronnode", node)["spec"], what="the NeuronNode without the fault")
         cluster.wait_nodes()  # taints may be on their way until the agent has seen that
         until(lambda: not tainted(cluster, node), what="all devices healed")
@@ -84,7 +84,7 @@ def test_a_broken_chip_shows_everywhere_and_heals(cluster: Cluster, namespace: s
         # the chip is not given anew, and its pod is left alone
         cluster.apply(pod("wants-14", chips=14, node=node), namespace)
         cluster.wait_ready(namespace, "wants-14")
-        cluster.kubectl("delete", "pod", "-n", namespace, "wants-14", "--timeout=60s")
+        cluster.delete("pod", "-n", namespace, "wants-14", "--timeout=60s")
         assert len(cluster.neuron_ls(namespace, "p")) == 2
     until(lambda: reported(cluster, namespace, "p") == both, what="both healthy again")
 
@@ -140,7 +140,7 @@ def test_a_fault_of_what_is_not_there_says_so(
         assert until(said, what="a condition") == reason
         assert not tainted(cluster, node)
     finally:
-        cluster.kubectl("delete", "neuronfault", name)
+        cluster.delete("neuronfault", name)
 
 
 def test_a_misspelt_fault_is_refused_at_apply(cluster: Cluster, node: str) -> None:

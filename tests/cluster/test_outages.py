@@ -45,7 +45,7 @@ def test_same_claim_allocated_anew_on_another_node(cluster: Cluster, namespace: 
     first, second = cluster.workers()
     cluster.apply([claim("mine", count=16), pod("p1", claim="mine", node=first)], namespace)
     cluster.wait_ready(namespace, "p1")
-    cluster.kubectl("delete", "pod", "-n", namespace, "p1", "--timeout=60s")
+    cluster.delete("pod", "-n", namespace, "p1", "--timeout=60s")
     cluster.apply(pod("p2", claim="mine", node=second), namespace)
     cluster.wait_ready(namespace, "p2")
     until(lambda: not cluster.checkpoint(first), what="the first node's checkpoint empty")
@@ -65,7 +65,7 @@ def test_rolling_update_under_load(cluster: Cluster, namespace: str, node: str) 
         cluster.apply([pod(name, template="one", node=node) for name in names], namespace)
         cluster.wait_ready(namespace, *names)
         assert set(devices_given(cluster, namespace).values()) == {1}
-        cluster.kubectl("delete", "pod", "-n", namespace, "--timeout=100s", *names)
+        cluster.delete("pod", "-n", namespace, "--timeout=100s", *names)
     cluster.kubectl("rollout", "status", "-n", SYSTEM, "daemonset/neuron-sim-agent", "--timeout=180s", timeout=200)
     wait_published(cluster, node)
     assert len(cluster.neuron_ls(namespace, "stays")) == 1

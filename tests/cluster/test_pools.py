@@ -91,7 +91,7 @@ def test_older_of_two_pools_wins_and_the_younger_says_so(cluster: Cluster) -> No
 
     assert until(told, what="the younger pool says which node it did not get, and why")
     assert instance_types(cluster) == {node: "trn1.32xlarge"}
-    cluster.kubectl("delete", "neuronnodepool", "older")
+    cluster.delete("neuronnodepool", "older")
     until(lambda: instance_types(cluster) == {node: "trn2.48xlarge"}, what="the younger pool has the node now")
 
 
@@ -153,9 +153,9 @@ def test_one_operator_leads_and_the_other_takes_over(cluster: Cluster) -> None:
         return next(((first, p["metadata"]["name"]) for p in pods if p["metadata"]["name"] in first), ())
 
     first, name = until(leading, what="a leader", details=leader)
-    cluster.kubectl("delete", "pod", "-n", "neuron-sim-system", name)
+    cluster.delete("pod", "-n", "neuron-sim-system", name)
     until(lambda: leader() not in ("", first), what="another leader")
-    cluster.kubectl("delete", "neuronnode", cluster.workers()[0])
+    cluster.delete("neuronnode", cluster.workers()[0])
     cluster.wait_nodes()
 
 

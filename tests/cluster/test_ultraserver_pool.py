@@ -80,7 +80,7 @@ def test_two_pods_on_a_pair(cluster: Cluster, ultraserver: dict[str, Object], na
         cluster.wait_ready(namespace, "pair-0", "pair-1")
         assert_pair(cluster, namespace)
     finally:  # or its pods come again while the namespace is emptied
-        cluster.kubectl("delete", "statefulset", "pair", "-n", namespace, "--timeout=60s")
+        cluster.delete("statefulset", "pair", "-n", namespace, "--timeout=60s")
 
 
 def assert_pair(cluster: Cluster, namespace: str) -> None:
@@ -137,7 +137,7 @@ def test_pods_share_an_ultraserver_as_a_device(
     try:
         until(lambda: "taints" in device(), what="a taint", details=device)
     finally:
-        cluster.kubectl("delete", "neuronfault", "broken-server")
+        cluster.delete("neuronfault", "broken-server")
     until(lambda: "taints" not in device(), what="no taint", details=device)
 
 

@@ -36,8 +36,8 @@ def team(cluster: Cluster, ultraserver: None, namespace: str) -> Iterator[str]:
     try:
         yield namespace
     finally:
-        cluster.kubectl("delete", "deployments", "--all", "-n", namespace, "--timeout=60s")
-        cluster.kubectl("delete", f"{WORKLOAD}s", "--all", "-n", namespace, "--timeout=120s")
+        cluster.delete("deployments", "--all", "-n", namespace, "--timeout=60s")
+        cluster.delete(f"{WORKLOAD}s", "--all", "-n", namespace, "--timeout=120s")
         until(lambda: not tags(cluster), what="no node with a workload id", details=lambda: tags(cluster))
 
 
@@ -133,7 +133,7 @@ def test_example(cluster: Cluster, team: str) -> None:
         assert len(cluster.neuron_ls(team, name)) == 16
         assert "NEURON_RT_ULTRASERVER_MODE=2" in cluster.execute(team, name, "env")
 
-    cluster.kubectl("delete", WORKLOAD, NAME, "-n", team, "--timeout=120s")
+    cluster.delete(WORKLOAD, NAME, "-n", team, "--timeout=120s")
     assert not cluster.get("resourceclaimtemplate", f"{NAME}-rct", "-n", team)
     alive = {o["metadata"]["uid"] for o in cluster.items("pods", "-n", team) if o["status"]["phase"] == "Running"}
     assert not alive & {one["metadata"]["uid"] for one in pods}, "what still ran when the workload was gone"
@@ -156,7 +156,7 @@ def test_a_claim_of_somebody_else_is_refused_on_the_workloads_nodes(cluster: Clu
         return next((e["message"] for e in events if "NeuronUltraServerWorkload" in e["message"]), "")
 
     assert f"the workload id {NAME}" in until(told, what="an Event that says whose node it is")
-    cluster.kubectl("delete", "pod", "intruder", "stranger", "-n", team, "--grace-period=1", "--timeout=60s")
+    cluster.delete("pod", "intruder", "stranger", "-n", team, "--grace-period=1", "--timeout=60s")
 
 
 def test_who_finds_no_room_says_why_and_gets_it_when_there_is_some(cluster: Cluster, team: str) -> None:
@@ -165,7 +165,7 @@ def test_who_finds_no_room_says_why_and_gets_it_when_there_is_some(cluster: Clus
     until(lambda: reason(cluster, team, "next") == "NoCapacity", what="the second one refused")
     message = cluster.get(WORKLOAD, "next", "-n", team)["status"]["conditions"][0]["message"]
     assert f"{team}/{NAME}" in message
-    cluster.kubectl("delete", WORKLOAD, NAME, "-n", team, "--timeout=120s")
+    cluster.delete(WORKLOAD, NAME, "-n", team, "--timeout=120s")
     until(lambda: state(cluster, team, "next") == "Allocated", what="the second one allocated")
 
 
@@ -188,14 +188,14 @@ def test_a_fault_restarts_a_workload_that_wants_it(cluster: Cluster, team: str) 
         )
         assert reason(cluster, team) in ("Restarting", "NoCapacity")
     finally:
-        cluster.kubectl("delete", "neuronfault", "test-ultraserver")
+        cluster.delete("neuronfault", "test-ultraserver")
     until(lambda: state(cluster, team) == "Allocated", what="allocated anew when the node is healed")
     cluster.kubectl("rollout", "status", "-n", team, f"deployment/{NAME}", "--timeout=120s")
 
 
 def test_an_operator_that_is_killed_leaves_everything_as_it_was(cluster: Cluster, team: str) -> None:
     found = allocated(cluster, team)
-    cluster.kubectl("delete", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=operator", "--grace-period=0")
+    cluster.delete("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=operator", "--grace-period=0")
     cluster.kubectl("rollout", "status", "-n", SYSTEM, "deployment/neuron-sim-operator", "--timeout=120s")
     cluster.apply(workload("after", 1), team)
     until(lambda: reason(cluster, team, "after") == "NoCapacity", what="a new operator that decides")
