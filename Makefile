@@ -51,6 +51,11 @@ image: ## build the images neuron-sim and neuron-tools
 load: image ## put them into the cluster's nodes
 	@hack/cluster load $$(hack/image --names)
 
+.PHONY: virtual-nodes
+virtual-nodes: ## let the installed release have virtual nodes, played by KWOK (docs/virtual-nodes.md)
+	@hack/cluster kwok
+	@hack/helm upgrade neuron-sim charts/neuron-sim --reuse-values --set virtualNodes.enabled=true --wait
+
 # --- development -----------------------------------------------------------------------------
 
 .venv: $(STAMP) ## the virtual environment, with the command neuron-sim in it

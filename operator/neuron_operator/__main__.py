@@ -39,6 +39,7 @@ async def _run(options: argparse.Namespace) -> int:
             health_port=options.health_port,
             metrics_port=options.metrics_port,
             gangs=options.gangs,
+            virtual_nodes=options.virtual_nodes,
             kubeconfig=options.kubeconfig,
         )
     )
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--gangs", action=argparse.BooleanOptionalAction, default=True, help="place the pods of gangs (default: yes)"
     )
+    run.add_argument("--virtual-nodes", action="store_true", help="make the nodes of pools with a count")
     run.add_argument("--log-format", choices=("json", "plain"), default="json")
 
     write = commands.add_parser("crds", help="write the CRDs as YAML files")

@@ -91,7 +91,8 @@ def _whole(item: Json) -> Json:
 class Fleet:
     """All that a plan is made from."""
 
-    def __init__(self, *, driver_name: str) -> None:
+    def __init__(self, *, driver_name: str, virtual_nodes: bool = True) -> None:
+        """`virtual_nodes`: whether there may be any."""
         self.pools: Store[Json] = Store(_whole)
         self.neuron_nodes: Store[Json] = Store(_whole)
         self.faults: Store[Json] = Store(_whole)
@@ -101,6 +102,7 @@ class Fleet:
         self.foreign: tuple[Finding, ...] | None = None
         self.plain_pods: PlainPods | None = None
         self._driver_name = driver_name
+        self._virtual_nodes = virtual_nodes
 
     def snapshot(self) -> Snapshot | None:
         """The cluster now; None while it is not known completely."""
@@ -117,4 +119,5 @@ class Fleet:
             plain_pods=self.plain_pods,
             faults=self.faults.values(),
             workload_ids=workload_ids(self.workloads.values()),
+            virtual_nodes=self._virtual_nodes,
         )

@@ -73,6 +73,8 @@ class Reconciler:
                 if snapshot is not None:
                     done = plan(snapshot, now=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
                     failed = await applying.apply(done, api=self._api, fleet=self._fleet)
+                    if done.new_nodes:
+                        self._changed.set()  # what they become is the next plan's
                     _report(done, snapshot)
             except ApiError as error:
                 logger.warning("the cluster cannot be looked at, will try again: %s", error)
@@ -128,6 +130,8 @@ def _report(done: Plan, snapshot: Snapshot) -> None:
         logger.info(
             "reconciled",
             extra={
+                "nodesMade": len(done.new_nodes),
+                "nodesDeleted": len(done.node_deletions),
                 "neuronNodesApplied": len(done.neuron_nodes),
                 "neuronNodesDeleted": len(done.deletions),
                 "nodesLabelled": len(done.labels),

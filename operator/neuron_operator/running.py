@@ -44,6 +44,7 @@ class Options:
     health_port: int
     metrics_port: int
     gangs: bool = True
+    virtual_nodes: bool = False
     kubeconfig: str | None = None
 
 
@@ -69,7 +70,7 @@ async def run(options: Options) -> int:
 
 
 async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: asyncio.Event) -> int:
-    fleet = Fleet(driver_name=options.driver_name)
+    fleet = Fleet(driver_name=options.driver_name, virtual_nodes=options.virtual_nodes)
     reconciler = Reconciler(api=api, fleet=fleet, driver_name=options.driver_name)
     ultraservers = UltraServers(
         api=api,
