@@ -71,6 +71,15 @@ class Store(Generic[T]):
         self._list_version = max(self._list_version, version)
         return changed or first
 
+    def get(self, name: str) -> T | None:
+        """One object, None if there is none."""
+        entry = self._entries.get(name)
+        return entry.value if entry is not None else None
+
+    def where(self, holds: Callable[[T], bool]) -> list[T]:
+        """Those of which something is so."""
+        return [entry.value for entry in self._entries.values() if entry.value is not None and holds(entry.value)]
+
     def values(self) -> list[T]:
         """What exists, by name."""
         return [entry.value for _, entry in sorted(self._entries.items()) if entry.value is not None]

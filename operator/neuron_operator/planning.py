@@ -145,7 +145,7 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
         specs={name: item["spec"] for name, item in healthy.items()},
     )
     wished = {
-        name: _with_workload(_with_faults(item, verdicts.by_node.get(name, ())), snapshot.workload_ids.get(name))
+        name: _with_workload(with_faults(item, verdicts.by_node.get(name, ())), snapshot.workload_ids.get(name))
         for name, item in healthy.items()
     }
     deletions = [
@@ -293,7 +293,7 @@ def _labels(node: NodeFacts, neuron_node: Json | None) -> dict[str, str]:
     return base | (wished_labels(neuron_node["spec"]) if neuron_node else {}) | lingering_labels(node)
 
 
-def _with_faults(item: Json, entries: Sequence[Json]) -> Json:
+def with_faults(item: Json, entries: Sequence[Json]) -> Json:
     """A NeuronNode with these faults; without any it has no such field, as one that never had any."""
     spec = {key: value for key, value in item["spec"].items() if key != "faults"}
     return {**item, "spec": {**spec, "faults": list(entries)} if entries else spec}

@@ -19,6 +19,7 @@ from typing import Any, cast
 import kopf
 
 from neuron_operator import conditions, endpoints, kube, metrics
+from neuron_operator.breaking import Breaking
 from neuron_operator.fleet import Fleet
 from neuron_operator.gangs.controller import Gangs
 from neuron_operator.handlers import watches
@@ -85,7 +86,8 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
         ultraservers.wake()
 
     registry = kopf.OperatorRegistry()
-    watches.register(registry, fleet=fleet, wake=wake)
+    breaking = Breaking(api=api, fleet=fleet)
+    watches.register(registry, fleet=fleet, wake=wake, fault=breaking.seen)
     ready = asyncio.Event()
 
     async def reconcile() -> None:
@@ -117,7 +119,7 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
 
     watching = asyncio.Event()
     # kopf ends all tasks that were not there when it started: ours have to be
-    writers = (reconcile(), PendingPods(api, fleet).run(), ultraservers.run(), gangs())
+    writers = (reconcile(), breaking.run(), PendingPods(api, fleet).run(), ultraservers.run(), gangs())
     writing = [asyncio.create_task(work) for work in writers]
     keeping, kopf_running, stopping = (asyncio.create_task(work) for work in (election.keep(), watch(), stop.wait()))
     tasks = [*writing, keeping, kopf_running, stopping]

@@ -13,12 +13,20 @@ import kopf
 from neuron_operator import kube
 from neuron_operator.fleet import Fleet, Store
 
+Json = dict[str, Any]
 
-def register(registry: kopf.OperatorRegistry, *, fleet: Fleet, wake: Callable[[bool], None]) -> None:
-    """Watch all kinds that plans are made from; ``wake(relist)`` is called on changes."""
+
+def register(
+    registry: kopf.OperatorRegistry,
+    *,
+    fleet: Fleet,
+    wake: Callable[[bool], None],
+    fault: Callable[[Json], None],
+) -> None:
+    """Watch all kinds that plans are made from: ``wake(relist)`` is called on changes, ``fault`` with faults."""
     _watch(registry, kube.POOLS, fleet.pools, wake)
     _watch(registry, kube.NEURON_NODES, fleet.neuron_nodes, wake)
-    _watch(registry, kube.FAULTS, fleet.faults, wake)
+    _watch(registry, kube.FAULTS, fleet.faults, wake, fault)
     _watch(registry, kube.ULTRASERVER_WORKLOADS, fleet.workloads, wake)
     _watch(registry, kube.ULTRASERVERS, fleet.ultraservers, wake)
     _watch(registry, kube.NODES, fleet.nodes, wake)
@@ -38,12 +46,19 @@ def settings() -> kopf.OperatorSettings:
 
 
 def _watch(
-    registry: kopf.OperatorRegistry, resource: kube.Resource, store: Store[Any], wake: Callable[[bool], None]
+    registry: kopf.OperatorRegistry,
+    resource: kube.Resource,
+    store: Store[Any],
+    wake: Callable[[bool], None],
+    tell: Callable[[Json], None] | None = None,
 ) -> None:
     @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry)
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
-        changed = store.observe(cast(dict[str, Any], event["object"]), deleted=event["type"] == "DELETED")
+        item = cast(Json, event["object"])
+        changed = store.observe(item, deleted=event["type"] == "DELETED")
         # kopf lists (type None) at the start and after a break; what was deleted in the break it cannot tell
         listed = event["type"] is None
+        if changed and tell is not None:
+            tell(item)
         if changed or listed:
             wake(listed)

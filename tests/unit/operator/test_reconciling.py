@@ -111,7 +111,7 @@ async def test_a_device_class_that_may_not_be_read_stops_nothing(cluster, node, 
 async def test_watched_events_reach_the_fleet_and_wake_the_loop(cluster, fleet, node):
     woken = []
     registry = kopf.OperatorRegistry()
-    watches.register(registry, fleet=fleet, wake=woken.append)
+    watches.register(registry, fleet=fleet, wake=woken.append, fault=lambda fault: None)
     handlers = {handler.selector.any_name or handler.selector.plural: handler.fn
                 for handler in registry._watching.get_all_handlers()}  # fmt: skip
     seen = cluster.put(kube.NODES, node("worker"))
