@@ -263,6 +263,7 @@ def test_no_example_is_left_untried() -> None:
         *(f"ultraserver-pool/{name}.yaml" for name in ("pool", "pair")),  # test_ultraserver_pool
         *(f"device-plugin/{name}.yaml" for name in ("pool", "chips", "cores")),
         *(f"gangs/{name}.yaml" for name in ("pool", "pods", "statefulset", "job")),
+        *(f"virtual-nodes/{name}.yaml" for name in ("pool", "pod", "gang")),  # test_virtual_nodes
         *(f"minimal-dra-driver/{name}.yaml" for name in ("driver", "kustomization", "pod")),
         *(f"minimal-device-plugin/{name}.yaml" for name in ("plugin", "kustomization", "pod")),
     )
