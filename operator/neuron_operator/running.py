@@ -118,8 +118,13 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
         await asyncio.Event().wait()
 
     watching = asyncio.Event()
+
     # kopf ends all tasks that were not there when it started: ours have to be
-    writers = (reconcile(), breaking.run(), PendingPods(api, fleet).run(), ultraservers.run(), gangs())
+    async def nodes() -> None:
+        await watching.wait()
+        await watches.follow_nodes(api, fleet=fleet, wake=wake)
+
+    writers = (reconcile(), nodes(), breaking.run(), PendingPods(api, fleet).run(), ultraservers.run(), gangs())
     writing = [asyncio.create_task(work) for work in writers]
     keeping, kopf_running, stopping = (asyncio.create_task(work) for work in (election.keep(), watch(), stop.wait()))
     tasks = [*writing, keeping, kopf_running, stopping]

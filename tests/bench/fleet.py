@@ -24,6 +24,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from neuron_dra_driver.api_server import kube as kube_module
 from neuron_dra_driver.api_server.kube import METADATA, METADATA_LIST, NEURON_NODES, SLICES, Kube
 from neuron_dra_driver.kubeletplugin import ApiError
 from neuron_dra_driver.names import API_GROUP, API_VERSION, VIRTUAL
@@ -224,6 +225,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
             "neuron_dra_driver.virtual_nodes", f"--kubeconfig={kubeconfig}", f"--metrics-port={options.port}", log=log
         )
 
+    kube_module.TIMEOUT = 60  # here; what is measured are other processes
     running: list[Process] = []
     async with Kube(Path(kubeconfig), kept=WRITERS) as kube:
         fleet = Fleet(kube)
