@@ -95,7 +95,7 @@ def test_the_image_is_one_and_can_be_replaced(everything, render):
             (container["image"], container["imagePullPolicy"])
             for _, pod in manifests.pods()
             for container in pod["spec"]["containers"]
-            if container["name"] != "kube-second-scheduler"
+            if container["name"] not in ("kube-second-scheduler", "kwok")
         }
 
     assert images(everything) == {("neuron-sim/neuron-sim:0.1.0", "IfNotPresent")}
