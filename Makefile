@@ -65,7 +65,8 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@touch $@
 
 .PHONY: test
-test: test-unit test-cluster ## all tests
+test: $(STAMP) ## all tests
+	@hack/test
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## tests that need no cluster (TESTS=path or -k ... to choose)
@@ -92,6 +93,7 @@ soak-cluster: $(STAMP) ## pods come and go on the tests' cluster while parts of 
 .PHONY: bench
 bench: $(STAMP) ## measure and print tables for docs/benchmarks.md (GO_DRIVER=binary of dra-example-driver, to compare)
 	$(BIN)/python tests/bench/placement.py
+	$(BIN)/python tests/bench/collectives.py
 	$(BIN)/python tests/bench/drivers.py $(if $(GO_DRIVER),--go-driver $(GO_DRIVER))
 	@hack/demo
 	$(BIN)/python tests/bench/neuron_ls.py

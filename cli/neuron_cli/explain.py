@@ -1,22 +1,34 @@
 """``neuron-sim explain``: asks the cluster for what ``neuron_operator.explaining`` needs, and prints its answer."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 from neuron_operator.explaining.explanation import Explanation, explain_claim, explain_pod, grouped
+from neuron_operator.gangs.names import GATE, LABEL_GANG
 from rich.console import Console
 from rich.text import Text
 
 from neuron_cli import reading
 from neuron_cli.cluster import Cluster, ClusterError, Refused
+from neuron_cli.explain_gang import explain_gang
+from neuron_cli.explain_workload import Kind, explain_workload
 from neuron_cli.facts import RESOURCE_API
+from neuron_cli.what_if import PATHS
 
 KINDS = {
     "pod": "pod", "pods": "pod", "po": "pod",
     "claim": "claim", "claims": "claim", "resourceclaim": "claim", "resourceclaims": "claim",
     "gang": "gang", "gangs": "gang", "neurongang": "gang", "neurongangs": "gang",
+    "deployment": "Deployment", "deployments": "Deployment", "deploy": "Deployment",
+    "replicaset": "ReplicaSet", "replicasets": "ReplicaSet", "rs": "ReplicaSet",
+    "statefulset": "StatefulSet", "statefulsets": "StatefulSet", "sts": "StatefulSet",
+    "job": "Job", "jobs": "Job",
+    "jobset": "JobSet", "jobsets": "JobSet",
+    "leaderworkerset": "LeaderWorkerSet", "leaderworkersets": "LeaderWorkerSet", "lws": "LeaderWorkerSet",
 }  # fmt: skip
+LABELS = {"JobSet": "jobset.sigs.k8s.io/jobset-name", "LeaderWorkerSet": "leaderworkerset.sigs.k8s.io/name"}
 # Groups of nodes, and names of nodes in a group, that are printed unless all are asked for.
 GROUPS, NAMES = 8, 4
 
@@ -29,7 +41,9 @@ def target(written: str) -> tuple[str, str]:
     if not slash:
         return "pod", written
     if kind.lower() not in KINDS or not name:
-        raise ClusterError(f"{written!r} is nothing to explain: write pod/NAME, claim/NAME or gang/NAME")
+        raise ClusterError(
+            f"{written!r} is nothing to explain: write pod/NAME, claim/NAME, gang/NAME or a workload such as job/NAME"
+        )
     return KINDS[kind.lower()], name
 
 
@@ -38,9 +52,9 @@ def explain(cluster: Cluster, written: str, *, namespace: str | None) -> Explana
     kind, name = target(written)
     space = namespace or cluster.namespace
     if kind == "gang":
-        from neuron_cli.explain_gang import explain_gang
-
         return explain_gang(cluster, space, name)
+    if kind in PATHS:
+        return explain_workload(cluster, Kind(PATHS[kind], LABELS.get(kind, "")), kind, space, name)
     paths = {
         "pod": f"/api/v1/namespaces/{space}/pods/{name}",
         "claim": f"{RESOURCE_API}/namespaces/{space}/resourceclaims/{name}",
@@ -51,8 +65,19 @@ def explain(cluster: Cluster, written: str, *, namespace: str | None) -> Explana
         if refused.status == 404:
             raise ClusterError(f"there is no {kind} {name} in namespace {space}: name another one with -n") from None
         raise
+    gang = _waits_for_gang(item) if kind == "pod" else ""
+    if gang:
+        found = explain_gang(cluster, space, gang)
+        text = f"The pod waits for its gang {gang} to be placed as a whole. {found.summary}"
+        return replace(found, subject=f"pod {space}/{name}", state="waiting", summary=text)
     facts = reading.facts(cluster, space, pods=kind == "pod", about=item["metadata"].get("uid", ""))
     return explain_pod(item, facts) if kind == "pod" else explain_claim(item, facts)
+
+
+def _waits_for_gang(pod: Mapping[str, Any]) -> str:
+    """The gang for which a pod is kept from the scheduler; empty if there is none."""
+    gated = any(gate["name"] == GATE for gate in (pod.get("spec") or {}).get("schedulingGates") or ())
+    return str((pod["metadata"].get("labels") or {}).get(LABEL_GANG) or "") if gated else ""
 
 
 def only(found: Explanation, node: str | None) -> Explanation:

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuron_operator.explaining.explanation import Explanation, Verdict
+from neuron_operator.explaining.explanation import Explanation, Facts, Verdict
 from neuron_operator.explaining.explanation import State as Phase
+from neuron_operator.explaining.supply import Holder
 from neuron_operator.gangs.demand import Needs
 from neuron_operator.gangs.eligibility import may_run
 from neuron_operator.gangs.planning import promises
 from neuron_operator.gangs.pods import Member, Terms, member
 from neuron_operator.gangs.records import Record
 from neuron_operator.gangs.state import State
-from neuron_operator.placement import Gang, NodeState, consider
+from neuron_operator.placement import Gang, NodeState, Refusal, consider, place
 
 Object = Mapping[str, Any]
 
@@ -50,16 +51,20 @@ def gangs(
     state.gangs.listed(records)
     state.pods.listed(members)
     state.list_plain(bound)
-    promised = promises(state)
-    fleet = []
-    for node in state.facts:
-        found = promised.get(node, [])
-        holders = {f"gang {namespace}/{name}" for (namespace, name), _ in found}
-        known = state.state(node, promised=sum(chips for _, chips in found), holders=holders)
-        fleet += [known] if known is not None else []
-    found_gangs = Gangs(state, tuple(fleet))
-    know(found_gangs, claims=claims, templates=templates)
-    return found_gangs
+    found = Gangs(state, _fleet(state))
+    know(found, claims=claims, templates=templates)
+    return found
+
+
+def with_taken(gangs: Gangs, before: Facts, after: Facts) -> Gangs:
+    """The same fleet after what pods took between the two, as if their claims were there. Changes `gangs`, too."""
+    claims = gangs.state.claims
+    for node, supply in after.supplies.items():
+        known = before.supplies.get(node)
+        for holder in supply.holders[len(known.holders) if known else 0 :]:
+            claims.seen(_as_claim(holder, len(claims.values)), False)
+    gangs.state.list_plain(after.bound)
+    return Gangs(gangs.state, _fleet(gangs.state))
 
 
 def know(gangs: Gangs, *, claims: Sequence[Object], templates: Sequence[Object]) -> None:
@@ -118,8 +123,14 @@ def explain(gangs: Gangs, namespace: str, name: str) -> Explanation:
     if isinstance(asked, str):
         return Explanation(subject=subject, state="waiting", summary=asked, problems=(*problems, asked))
     considered = consider(gangs.fleet, asked)
+    found = place(gangs.fleet, asked)
+    refused = found.reasons if isinstance(found, Refusal) else ()
     verdicts = tuple(
-        Verdict(f"{each.level} {each.domain}", each.fits, (f"room for {each.room} of {asked.size} pods", *each.lacks))
+        Verdict(
+            f"{each.level} {each.domain}",
+            each.fits,
+            (f"room for {each.room} of {asked.size} pods", *map(_part, each.lacks)),
+        )
         if not each.fits
         else Verdict(f"{each.level} {each.domain}", True)
         for each in considered
@@ -132,7 +143,7 @@ def explain(gangs: Gangs, namespace: str, name: str) -> Explanation:
         other = " (other gates hold some of its pods back)" if held else ""
         text = f"The gang fits now, in {fits[0]}: the operator places it in a moment{other}"
     else:
-        text = said or f"No {asked.level} has room for the gang"
+        text = " ".join(refused)
     return Explanation(
         subject=subject,
         state="fits" if fits and not problems else "waiting",
@@ -140,10 +151,16 @@ def explain(gangs: Gangs, namespace: str, name: str) -> Explanation:
         asks=asks,
         problems=problems,
         nodes=verdicts,
+        # of three sentences the last says what to free in the first domain
         remedies=tuple(
-            f"In {each.level} {each.domain}: {'; '.join(each.lacks)}" for each in considered[:1] if each.lacks
+            refused[2].removesuffix(".").replace("It would fit there", f"{each.level} {each.domain} would do")
+            for each in considered[:1]
+            if len(refused) > 2
         ),
-        said=(f"{len(alive)} of {asked.size} pods exist",) if len(alive) < asked.size else (),
+        said=(
+            *((f"{len(alive)} of {asked.size} pods exist",) if len(alive) < asked.size else ()),
+            *((f"operator: {said}",) if said and said != text else ()),
+        ),
     )
 
 
@@ -156,6 +173,34 @@ def _gang(key: tuple[str, str], terms: Terms, needs: Needs, nodes: frozenset[str
         whole_nodes=needs.whole_node,
         nodes=nodes,
     )
+
+
+def _fleet(state: State) -> tuple[NodeState, ...]:
+    promised = promises(state)
+    fleet = []
+    for node in state.facts:
+        found = promised.get(node, [])
+        holders = {f"gang {namespace}/{name}" for (namespace, name), _ in found}
+        known = state.state(node, promised=sum(chips for _, chips in found), holders=holders)
+        fleet += [known] if known is not None else []
+    return tuple(fleet)
+
+
+def _as_claim(holder: Holder, number: int) -> Object:
+    namespace, _, name = holder.pods[0].partition("/")
+    results = [{"driver": driver, "pool": pool, "device": device} for driver, pool, device in sorted(holder.devices)]
+    return {
+        "metadata": {"namespace": namespace, "name": f"what-if/{number}", "resourceVersion": "1"},
+        "status": {
+            "allocation": {"devices": {"results": results}},
+            "reservedFor": [{"resource": "pods", "name": name, "uid": f"what-if/{number}"}],
+        },
+    }
+
+
+def _part(sentence: str) -> str:
+    """A sentence as a part of another one."""
+    return f"{sentence[:1].lower()}{sentence[1:]}".removesuffix(".")
 
 
 def _said(record: Record | None) -> str:

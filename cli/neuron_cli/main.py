@@ -180,7 +180,9 @@ def topology(
 
 @app.command()
 def explain(
-    what: Annotated[str, typer.Argument(help="pod/NAME, claim/NAME or gang/NAME; NAME alone is a pod.")],
+    what: Annotated[
+        str, typer.Argument(help="pod/NAME, claim/NAME, gang/NAME or a workload such as job/NAME; NAME alone is a pod.")
+    ],
     namespace: NamespaceOption = None,
     node: Annotated[str | None, typer.Option(help="Only what this node lacks.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="What each node lacks, one by one.")] = False,
@@ -198,7 +200,8 @@ def explain(
 
 @app.command("what-if")
 def what_if(
-    file: Annotated[str, typer.Option("--filename", "-f", help="Manifest; - is standard input.")],
+    file: Annotated[str | None, typer.Argument(help="Manifest, or a folder of them; - is standard input.")] = None,
+    filename: Annotated[str | None, typer.Option("--filename", "-f", help="The same, as kubectl has it.")] = None,
     namespace: NamespaceOption = None,
     output: OutputOption = Output.TABLE,
     kubeconfig: KubeconfigOption = None,
@@ -210,8 +213,11 @@ def what_if(
     """
     from neuron_cli import what_if as asking
 
+    source = file or filename
+    if source is None or (file and filename):
+        raise failure("name one manifest: neuron-sim what-if FILE")
     try:
-        items = asking.read(file)
+        items = asking.read(source)
     except asking.BadManifest as bad:
         raise failure(str(bad)) from None
     with connected(kubeconfig, context, doing="looking for places") as cluster, installed():

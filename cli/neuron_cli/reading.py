@@ -4,7 +4,7 @@ an answer is left out when it is.
 ResourceSlices are most of it (12 kB for each node), so they are turned into what is needed page by page.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from neuron_operator.explaining.demand import Known
@@ -31,10 +31,11 @@ def facts(cluster: Cluster, namespace: str, *, pods: bool, about: str = "") -> F
     neuron_nodes = cluster.items(f"{OUR_API}/neuronnodes")
     by_plugins = any(node["spec"].get("resources") == "DevicePlugin" for node in neuron_nodes)
     templates = cluster.items(f"{RESOURCE_API}/namespaces/{namespace}/resourceclaimtemplates")
+    nodes = cluster.items("/api/v1/nodes")
     return Facts(
-        nodes=cluster.items("/api/v1/nodes"),
+        nodes=nodes,
         neuron_nodes=neuron_nodes,
-        supplies=supplies(slices(cluster), claims),
+        supplies=supplies(cluster.each(f"{RESOURCE_API}/resourceslices"), claims, nodes=nodes),
         known=known(cluster.items(f"{RESOURCE_API}/deviceclasses"), claims, templates),
         bound=bound_pods(cluster) if pods and by_plugins else (),
         quotas=allowed(lambda: cluster.items(f"/api/v1/namespaces/{namespace}/resourcequotas"), []),
@@ -49,11 +50,6 @@ def known(classes: list[Object], claims: list[Object], templates: list[Object]) 
         claims={(item["metadata"]["namespace"], item["metadata"]["name"]): item for item in claims},
         templates={(item["metadata"]["namespace"], item["metadata"]["name"]): item for item in templates},
     )
-
-
-def slices(cluster: Cluster) -> Iterator[Object]:
-    """The slices of single nodes."""
-    return (item for item in cluster.each(f"{RESOURCE_API}/resourceslices") if item["spec"].get("nodeName"))
 
 
 def bound_pods(cluster: Cluster) -> list[Object]:

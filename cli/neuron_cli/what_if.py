@@ -1,12 +1,14 @@
 """``neuron-sim what-if``: where a manifest would land, without applying it.
 
-Gangs go through the operator's own placement, in the order of the file, each seeing what those before it took. For
-other pods the nodes are told that could take them now. Nothing is written; the API server is asked by dry runs whether
-it would accept the objects.
+Gangs go through the operator's own placement; for other pods the nodes are told that could take them now. Each
+workload sees what those before it in the file took, gangs and other pods alike: what a gang's pods take of their nodes
+is counted by devices, as for all pods, and devices are chips to the placement of the next gang. Nothing is written;
+the API server is asked by dry runs whether it would accept the objects.
 """
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +20,8 @@ from neuron_operator.conditions import listing
 from neuron_operator.explaining.explanation import Explanation, Facts
 from neuron_operator.explaining.landing import land
 from neuron_operator.gangs.names import LABEL_GANG
-from neuron_operator.placement import Board, Refusal
+from neuron_operator.gangs.pods import TOLERATION
+from neuron_operator.placement import Placement, Refusal, place
 from rich.console import Console
 from rich.text import Text
 
@@ -36,10 +39,16 @@ PATHS = {
     "ReplicaSet": "/apis/apps/v1/namespaces/{}/replicasets",
     "StatefulSet": "/apis/apps/v1/namespaces/{}/statefulsets",
     "Job": "/apis/batch/v1/namespaces/{}/jobs",
+    "JobSet": "/apis/jobset.x-k8s.io/v1alpha2/namespaces/{}/jobsets",
+    "LeaderWorkerSet": "/apis/leaderworkerset.x-k8s.io/v1/namespaces/{}/leaderworkersets",
     "ResourceClaim": f"{RESOURCE_API}/namespaces/{{}}/resourceclaims",
     "ResourceClaimTemplate": f"{RESOURCE_API}/namespaces/{{}}/resourceclaimtemplates",
 }
-_EXISTS = 409
+_SUFFIXES = (".yaml", ".yml", ".json")
+# what kubectl's kustomize reads, and nothing to apply
+_RECIPE = "kustomization"
+_LOOKED_UP = ("DeviceClass", "ResourceClaim", "ResourceClaimTemplate")
+_ABSENT, _EXISTS = 404, 409
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,7 @@ class Manifest:
     workloads: tuple[Workload, ...]
     claims: tuple[Object, ...]
     templates: tuple[Object, ...]
+    classes: tuple[Object, ...]
     objects: tuple[Object, ...]
     """Those that the API server is asked about."""
     ignored: tuple[str, ...]
@@ -93,7 +103,12 @@ class BadManifest(ValueError):
 
 
 def read(source: str) -> list[Object]:
-    """The objects of a file, or of standard input for `-`."""
+    """The objects of a file, of all manifests in a folder, or of standard input for `-`."""
+    if source != "-" and Path(source).is_dir():
+        files = sorted(path for path in Path(source).iterdir() if path.suffix in _SUFFIXES and path.stem != _RECIPE)
+        if not files:
+            raise BadManifest(f"the folder {source} has no {', '.join(_SUFFIXES)}")
+        return [item for path in files for item in read(str(path))]
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
         documents = [each for each in yaml.safe_load_all(text) if each]
@@ -115,20 +130,21 @@ def manifest(items: Sequence[Object], *, namespace: str) -> Manifest:
     workloads: list[Workload] = []
     ignored: list[str] = []
     for item in placed:
-        found = list(_workloads(item))
+        found = list(pods_of(item))
         workloads += found
-        if not found and item["kind"] not in ("ResourceClaim", "ResourceClaimTemplate"):
+        if not found and item["kind"] not in _LOOKED_UP:
             ignored.append(item["kind"])
     return Manifest(
         workloads=tuple(workloads),
         claims=tuple(each for each in placed if each["kind"] == "ResourceClaim"),
         templates=tuple(each for each in placed if each["kind"] == "ResourceClaimTemplate"),
+        classes=tuple(each for each in placed if each["kind"] == "DeviceClass"),
         objects=tuple(each for each in placed if each["kind"] in PATHS),
         ignored=tuple(dict.fromkeys(ignored)),
     )
 
 
-def _workloads(item: Object) -> Iterator[Workload]:
+def pods_of(item: Object) -> Iterator[Workload]:
     """The pods that an object makes."""
     kind, spec = item["kind"], item.get("spec") or {}
     name = f"{kind} {item['metadata'].get('name') or item['metadata'].get('generateName')}"
@@ -198,39 +214,44 @@ def _parallel(job: Object) -> int:
 def answers(wanted: Manifest, facts: Facts, gangs: Gangs) -> list[Answer]:
     """Where each workload would land, in the order of the file."""
     found: list[Answer] = []
-    board = Board(gangs.fleet)
     placed: set[tuple[str, str]] = set()
     for workload in wanted.workloads:
-        if workload.gang:
-            key = (workload.namespace, workload.gang)
-            if key not in placed:  # its pods may come from several objects
-                placed.add(key)
-                found.append(_gang(workload, wanted, gangs, board))
+        key = (workload.namespace, workload.gang)
+        if workload.gang and key in placed:  # its pods may come from several objects
             continue
-        answer, facts = _pods(workload, facts)
+        placed.add(key)
+        answer, after = _gang(workload, wanted, facts, gangs) if workload.gang else _pods(workload, facts)
         found.append(answer)
+        gangs = gang_view.with_taken(gangs, facts, after)
+        facts = after
     return found
 
 
-def _gang(workload: Workload, wanted: Manifest, gangs: Gangs, board: Board) -> Answer:
+def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs) -> tuple[Answer, Facts]:
     made = [each for each in wanted.workloads if (each.namespace, each.gang) == (workload.namespace, workload.gang)]
     asked = gang_view.wish(gangs, gang_view.as_member(workload.pod, f"{workload.pod['metadata']['name']}-0"))
     name = ", ".join(each.name for each in made)
-    if isinstance(asked, str):
-        return Answer(workload=name, gang=workload.gang, pods=workload.count, lands=0, summary=asked)
-    result = board.place(asked)
     count = sum(each.count for each in made)
+    if isinstance(asked, str):
+        return Answer(workload=name, gang=workload.gang, pods=count, lands=0, summary=asked), facts
+    result = place(gangs.fleet, asked)
     if isinstance(result, Refusal):
         text = " ".join(result.reasons)
-        return Answer(workload=name, gang=workload.gang, pods=asked.size, lands=0, summary=text)
-    board.take(result)
-    nodes = {node: result.nodes.count(node) for node in dict.fromkeys(result.nodes)}
-    text = f"All {asked.size} pods land together, in {asked.level} {result.domain}: {listing(list(nodes))}"
+        return Answer(workload=name, gang=workload.gang, pods=asked.size, lands=0, summary=text), facts
+    after, short = _settled(made, result, facts)
+    nodes = dict(Counter(result.nodes))
+    where = listing([f"{node} ({each})" if asked.size > len(nodes) else node for node, each in nodes.items()])
+    if short:
+        text = f"Its places would be on {where}, but the scheduler would not find devices there: {'; '.join(short)}"
+        return Answer(workload=name, gang=workload.gang, pods=asked.size, lands=0, summary=text), facts
+    text = f"All {asked.size} pods land together, on {where}"
+    if asked.level not in ("node", "row"):
+        text += f", in {asked.level} {result.domain}"
     if count < asked.size:
         text += f". The file makes {count} of them: the gang waits until all {asked.size} exist"
     elif count > asked.size:
         text += f". The file makes {count}: those beyond the gang's size get no place"
-    return Answer(
+    answer = Answer(
         workload=name,
         gang=workload.gang,
         pods=asked.size,
@@ -240,18 +261,36 @@ def _gang(workload: Workload, wanted: Manifest, gangs: Gangs, board: Board) -> A
         hops=result.cost,
         summary=text,
     )
+    return answer, after
+
+
+def _settled(made: Sequence[Workload], placement: Placement, facts: Facts) -> tuple[Facts, list[str]]:
+    """The cluster with a gang's pods on their nodes, and which nodes lack devices for them all the same."""
+    pods = [index for index, workload in enumerate(made) for _ in range(workload.count)]
+    pods += [0] * (len(placement.nodes) - len(pods))  # not in the file: like the first
+    short = []
+    for (node, index), count in Counter(zip(placement.nodes, pods, strict=False)).items():
+        pod = made[index].pod
+        let_go = {**pod, "spec": {**pod["spec"], "tolerations": [*(pod["spec"].get("tolerations") or ()), TOLERATION]}}
+        here = [each for each in facts.nodes if each["metadata"]["name"] == node]
+        landing, after = land(let_go, count, replace(facts, nodes=here))
+        if landing.room < count:
+            short.append(f"{node} takes {landing.room} of {count}: {landing.why.summary}")
+        facts = replace(after, nodes=facts.nodes)
+    return facts, short
 
 
 def _pods(workload: Workload, facts: Facts) -> tuple[Answer, Facts]:
     landing, after = land(workload.pod, workload.count, facts)
-    pods = "The pod" if workload.count == 1 else f"All {workload.count} pods"
-    some = listing([f"{node} ({count})" if workload.count > 1 else node for node, count in landing.nodes.items()])
+    pods, some = ("The pod", "it") if workload.count == 1 else (f"All {workload.count} pods", "some of them")
+    where = listing([f"{node} ({count})" if workload.count > 1 else node for node, count in landing.nodes.items()])
     if not landing.wanted:
         text = "It makes no pods"
     elif landing.room == landing.wanted:
-        text = f"{pods} would find a node now; {len(landing.nodes)} of {len(facts.nodes)} could take some: {some}"
+        nodes = f"{len(landing.nodes)} of {len(facts.nodes)} nodes could take {some}"
+        text = f"{pods} would find a node now; {nodes}: {where}"
     elif landing.room:
-        text = f"{landing.room} of {workload.count} pods would find a node now: {some}. For the rest: no node is left"
+        text = f"{landing.room} of {workload.count} pods would find a node now: {where}. For the rest: no node is left"
     else:
         text = landing.why.summary
     if landing.room and landing.why.not_read:
@@ -296,6 +335,7 @@ def _with(known: Any, wanted: Manifest) -> Any:
         known,
         claims={**by_name(wanted.claims), **known.claims},
         templates={**known.templates, **by_name(wanted.templates)},
+        classes={**{item["metadata"]["name"]: item for item in wanted.classes}, **known.classes},
     )
 
 
@@ -305,8 +345,11 @@ def _refused(cluster: Cluster, objects: Sequence[Object]) -> Iterator[str]:
         try:
             cluster.dry_run(path, item, fieldValidation="Strict")
         except Refused as refused:
-            if refused.status != _EXISTS:
-                yield f"{item['kind']} {item['metadata'].get('name')}: {refused}"
+            what = f"{item['kind']} {item['metadata'].get('name')}"
+            if refused.status == _ABSENT and "not found" not in str(refused):  # else it is about the namespace
+                yield f"{what}: this cluster has no such kind, install its CRD and its controller first"
+            elif refused.status != _EXISTS:
+                yield f"{what}: {refused}"
 
 
 def document(refused: Sequence[str], wanted: Manifest, found: Sequence[Answer]) -> Object:
@@ -338,6 +381,8 @@ def show(refused: Sequence[str], wanted: Manifest, found: Sequence[Answer], *, o
         console.print(Text.assemble(mark, (f"{each.workload}{of}", "bold")), soft_wrap=True)
         console.print(Text(f"  {each.summary}"), soft_wrap=True)
         for remedy in each.why.remedies if each.why else ():
+            if remedy in each.summary:
+                continue
             console.print(Text(f"  → {remedy}"), soft_wrap=True)
     if not found:
         console.print("Nothing in it makes pods that are looked at.")

@@ -15,11 +15,13 @@ from typing import Any, TypeAlias
 from neuron_device_model.catalog import DeviceSlot, InstanceType, SdkRelease
 from neuron_device_model.cores import core_memory
 from neuron_device_model.counters import as_api, counter_sets, drawn
-from neuron_device_model.faults import Fault, faults_of, taints
+from neuron_device_model.faults import MAX_TAINTS, Fault, faults_of, taints
 from neuron_device_model.partitions import Part, PartKind, part, parts
 
 OUR_DOMAIN = "neuron-sim.dev"
 SIMULATED_ATTRIBUTE = f"{OUR_DOMAIN}/simulated"
+# Of the devices of a node that a workload of the UltraServer operator has: the claims of its own template tolerate it.
+RESERVED_TAINT = f"{OUR_DOMAIN}/reserved"
 
 # Of resource.k8s.io/v1 (k8s.io/api/resource/v1 types.go). A slice holds twice as many devices while none has a taint
 # or draws from counters, but no instance type has so many without.
@@ -142,13 +144,18 @@ def offer(
             device["consumesCounters"] = [
                 {"counterSet": name, "counters": as_api(counters)} for name, counters in takes.items()
             ]
-        if hit := taints(faults_of(piece, broken, instance_type)):
-            device["taints"] = hit
+        if closed := [*reserved(workload_id), *taints(faults_of(piece, broken, instance_type))]:
+            device["taints"] = closed[:MAX_TAINTS]
         offered.append(device)
     return Offer(
         devices=tuple(offered),
         counter_sets=tuple({"name": name, "counters": as_api(counters)} for name, counters in sets.items()),
     )
+
+
+def reserved(workload_id: str | None) -> list[dict[str, Any]]:
+    """The taint (resource.k8s.io/v1) of devices that a workload has, none where it is None."""
+    return [{"key": RESERVED_TAINT, "value": workload_id, "effect": "NoSchedule"}] if workload_id else []
 
 
 def device_group_id(instance_type: InstanceType, index: int, size: int) -> str | None:

@@ -5,15 +5,20 @@ killed writer left is found, and overwritten or removed, under the name that eve
 
 Nothing is synced to disk here but on request: the files that containers use belong on tmpfs and are rendered again
 after a reboot; only the checkpoint must survive one.
+
+Paths are strings on the way of every claim: a `Path` is slower to put together than a file is to open.
 """
 
 import contextlib
 import os
 from pathlib import Path
+from typing import TypeAlias
 
 from .errors import DiskError
 
 TEMPORARY = ".tmp"
+
+AnyPath: TypeAlias = str | Path
 
 
 def temporary(path: Path) -> Path:
@@ -21,9 +26,8 @@ def temporary(path: Path) -> Path:
     return path.with_name(path.name + TEMPORARY)
 
 
-def write_atomically(path: Path, content: bytes, *, sync: bool = False) -> None:
+def write_atomically(path: AnyPath, content: bytes, *, sync: bool = False) -> None:
     """Write a file (0644) at once. One that holds this content already is left alone: readers watch for changes."""
-    # Strings from here on: every claim comes by several times, and a Path is slower to change than a file.
     target = os.fspath(path)
     unfinished = target + TEMPORARY
     try:
@@ -38,11 +42,11 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = False) -> None:
             os.close(descriptor)
         os.rename(unfinished, target)
         if sync:
-            sync_directory(path.parent)
+            sync_directory(Path(path).parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(unfinished)
-        raise DiskError(path, error) from error
+        raise DiskError(Path(path), error) from error
 
 
 def write_all(descriptor: int, content: bytes) -> None:
@@ -61,7 +65,7 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def remove(path: Path) -> None:
+def remove(path: AnyPath) -> None:
     """Remove a file and what an interrupted write of it left; neither needs to exist."""
     target = os.fspath(path)
     for one in (target, target + TEMPORARY):
@@ -73,7 +77,7 @@ def remove(path: Path) -> None:
             raise DiskError(Path(one), error) from error
 
 
-def remove_tree(path: Path) -> None:
+def remove_tree(path: AnyPath) -> None:
     """Remove a folder with everything in it; it needs not exist.
 
     Not shutil's: that one guards against somebody who exchanges folders for links meanwhile, at several times the
@@ -98,17 +102,17 @@ def _remove_tree(folder: str) -> None:
     os.rmdir(folder)
 
 
-def make_directory(path: Path) -> None:
+def make_directory(path: AnyPath) -> None:
     """Make a folder and its parents."""
     try:
         os.mkdir(path)
     except FileExistsError:
         pass
     except FileNotFoundError:
-        make_directory(path.parent)
+        make_directory(os.path.dirname(path))
         make_directory(path)
     except OSError as error:
-        raise DiskError(path, error) from error
+        raise DiskError(Path(path), error) from error
 
 
 def _holds(path: str, content: bytes) -> bool:

@@ -9,9 +9,8 @@ import asyncio
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Self
 
 from .errors import LockTimeout
 from .files import make_directory
@@ -26,16 +25,24 @@ class NodeLock:
         self._tasks = asyncio.Lock()
         self._descriptor: int | None = None
 
-    @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
+    def held(self) -> Self:
         """Hold the lock; raises LockTimeout well before the kubelet's own deadline of 45 s."""
-        async with self._tasks:
-            descriptor = self._open()
-            await self._acquire(descriptor)
-            try:
-                yield
-            finally:
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+        return self
+
+    async def __aenter__(self) -> None:
+        await self._tasks.acquire()
+        try:
+            await self._acquire(self._open())
+        except BaseException:
+            self._tasks.release()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            if self._descriptor is not None:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        finally:
+            self._tasks.release()
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -53,16 +60,19 @@ class NodeLock:
     async def _acquire(self, descriptor: int) -> None:
         deadline = time.monotonic() + self._patience
         pause = 0.001
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise LockTimeout(
-                        f"another process holds the lock of {self._directory} for more than {self._patience:.0f} s: "
-                        "look for a second driver process on the node that hangs"
-                    ) from None
-            else:
-                return
+        while not _locked(descriptor):
+            if time.monotonic() > deadline:
+                raise LockTimeout(
+                    f"another process holds the lock of {self._directory} for more than {self._patience:.0f} s: "
+                    "look for a second driver process on the node that hangs"
+                )
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.05)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -7,6 +7,8 @@ from pathlib import Path
 DRIVER_NAME = "neuron.aws.com"
 EFA_DRIVER_NAME = "efa.neuron-sim.dev"
 """Not DRANET's own (`dra.net`): it may live on the same nodes, for their real network."""
+ULTRASERVER_DRIVER_NAME = "ultraserver.neuron-sim.dev"
+"""Of UltraServers as devices of several nodes, which the operator publishes (neuron_operator.names)."""
 
 API_GROUP = "neuron-sim.dev"
 API_VERSION = "v1alpha1"

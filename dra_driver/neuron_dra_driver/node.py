@@ -3,8 +3,8 @@
 Everything that publishing and preparing need is computed once per change and then only read.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from neuron_device_model import identity
@@ -53,6 +53,8 @@ class SimulatedNode:
     """The offer's devices (resource.k8s.io/v1) by name, in their order."""
     parts: Mapping[str, Part]
     """The hardware behind each of them."""
+    grants: dict[Hashable, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """For `allocations.grants`: what was worked out, and holds for as long as this is what the node is."""
 
     def part(self, name: str) -> Part:
         """What a device's name means here, whether or not it is offered; raises UnknownDevice."""

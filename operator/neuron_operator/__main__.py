@@ -11,6 +11,7 @@ from pathlib import Path
 from neuron_operator import crds, kube, logs, names, running
 from neuron_operator.hooks import definitions
 from neuron_operator.hooks.uninstall import uninstall
+from neuron_operator.ultraservers.loop import MOST_DEVICES
 
 _SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -40,6 +41,9 @@ async def _run(options: argparse.Namespace) -> int:
             metrics_port=options.metrics_port,
             gangs=options.gangs,
             virtual_nodes=options.virtual_nodes,
+            ultraserver_devices=options.ultraserver_devices,
+            webhook_port=options.webhook_port,
+            webhook_certificates=options.webhook_certificates,
             kubeconfig=options.kubeconfig,
         )
     )
@@ -73,6 +77,20 @@ def _parser() -> argparse.ArgumentParser:
         "--gangs", action=argparse.BooleanOptionalAction, default=True, help="place the pods of gangs (default: yes)"
     )
     run.add_argument("--virtual-nodes", action="store_true", help="make the nodes of pools with a count")
+    run.add_argument(
+        "--ultraserver-devices",
+        type=int,
+        default=MOST_DEVICES,
+        metavar="N",
+        help=f"offer each UltraServer as a device, too, in a cluster with at most N of them (default {MOST_DEVICES})",
+    )
+    run.add_argument(
+        "--webhook-certificates",
+        type=Path,
+        metavar="FOLDER",
+        help="serve the webhook that adds the gate to pods of gangs, with tls.crt and tls.key of this folder",
+    )
+    run.add_argument("--webhook-port", type=int, default=9443, help="its port (default 9443)")
     run.add_argument("--log-format", choices=("json", "plain"), default="json")
 
     write = commands.add_parser("crds", help="write the CRDs as YAML files")

@@ -10,6 +10,9 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 AWS_DRIVER_NAME: Final = "neuron.aws.com"
 # The agents' second driver: the EFA cards of their nodes.
 EFA_DRIVER_NAME: Final = "efa.neuron-sim.dev"
+# UltraServers as devices of several nodes: we publish them, the agents prepare them (neuron_dra_driver.names). Not in
+# AWS's domain, since `allocationMode: All` of AWS's class must not take one.
+ULTRASERVER_DRIVER_NAME: Final = "ultraserver.neuron-sim.dev"
 # AWS docs: deploy/eks/ultraserver-operator.rst
 AWS_GROUP: Final = "neuron.aws.com"
 AWS_VERSION: Final = "v1"

@@ -14,20 +14,22 @@ import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import kopf
 
-from neuron_operator import conditions, endpoints, kube, metrics
+from neuron_operator import conditions, endpoints, kube, metrics, webhook
 from neuron_operator.breaking import Breaking
 from neuron_operator.fleet import Fleet
 from neuron_operator.gangs.controller import Gangs
 from neuron_operator.handlers import watches
 from neuron_operator.kube import Api, ApiError, Kube, NotFound
 from neuron_operator.leader import LeaderElection, LeadershipLost
+from neuron_operator.ledger import Ledger
 from neuron_operator.notices import PendingPods
 from neuron_operator.reconciler import RealNeuronFound, Reconciler
-from neuron_operator.ultraservers.loop import UltraServers
+from neuron_operator.ultraservers.loop import MOST_DEVICES, UltraServers
 
 _LEASE = "neuron-sim-operator"
 _CRD_POLL = 5.0
@@ -46,17 +48,27 @@ class Options:
     metrics_port: int
     gangs: bool = True
     virtual_nodes: bool = False
+    ultraserver_devices: int = MOST_DEVICES
+    """How many UltraServers there may be for them to be devices."""
     kubeconfig: str | None = None
+    webhook_port: int = 9443
+    webhook_certificates: Path | None = None
+    """None: no webhook."""
 
 
 async def run(options: Options) -> int:
     """Run until a signal or a failure; returns an exit code."""
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    async with (
-        endpoints.serve(health_port=options.health_port, metrics_port=options.metrics_port),
-        kube.connect(options.kubeconfig) as api,
-    ):
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(
+            endpoints.serve(health_port=options.health_port, metrics_port=options.metrics_port)
+        )
+        if options.webhook_certificates is not None:
+            await stack.enter_async_context(
+                webhook.serve(port=options.webhook_port, certificates=options.webhook_certificates)
+            )
+        api = await stack.enter_async_context(kube.connect(options.kubeconfig))
         election = LeaderElection(api, name=_LEASE, namespace=options.namespace, identity=options.identity)
         if not await _unless(stop, election.acquire()):
             return 0
@@ -73,12 +85,15 @@ async def run(options: Options) -> int:
 async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: asyncio.Event) -> int:
     fleet = Fleet(driver_name=options.driver_name, virtual_nodes=options.virtual_nodes)
     reconciler = Reconciler(api=api, fleet=fleet, driver_name=options.driver_name)
+    ledger = Ledger()
     ultraservers = UltraServers(
         api=api,
         fleet=fleet,
         driver_name=options.driver_name,
         namespace=options.namespace,
         wrote=reconciler.wake,
+        ledger=ledger,
+        most_devices=options.ultraserver_devices,
     )
 
     def wake(relist: bool) -> None:
@@ -114,7 +129,8 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
     async def gangs() -> None:
         await watching.wait()
         if options.gangs:
-            await Gangs(api=api, driver_name=options.driver_name).run(api)
+            await Gangs(api=api, driver_name=options.driver_name, ledger=ledger).run(api)
+        ledger.report("gangs", {})
         await asyncio.Event().wait()
 
     watching = asyncio.Event()
@@ -124,7 +140,15 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
         await watching.wait()
         await watches.follow_nodes(api, fleet=fleet, wake=wake)
 
-    writers = (reconcile(), nodes(), breaking.run(), PendingPods(api, fleet).run(), ultraservers.run(), gangs())
+    writers = (
+        reconcile(),
+        nodes(),
+        breaking.run(),
+        PendingPods(api, fleet).run(),
+        ultraservers.run(),
+        ultraservers.follow(api),
+        gangs(),
+    )
     writing = [asyncio.create_task(work) for work in writers]
     keeping, kopf_running, stopping = (asyncio.create_task(work) for work in (election.keep(), watch(), stop.wait()))
     tasks = [*writing, keeping, kopf_running, stopping]

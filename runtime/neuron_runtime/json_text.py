@@ -68,6 +68,19 @@ def render(value: object, *, indent: str = "") -> str:
     raise TypeError(f"not a JSON value: {value!r}")
 
 
+def compact(value: object) -> str:
+    """The value as Go's encoder prints it in one line."""
+    if isinstance(value, float):
+        # Go writes no point where there is nothing after it, and no exponent above 1e-6
+        text = f"{value:.9f}".rstrip("0").rstrip(".") if 1e-6 <= abs(value) < 1e15 else repr(value)
+        return str(int(value)) if value == int(value) else text
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{render(key)}:{compact(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(compact, value)) + "]"
+    return render(value)
+
+
 def _block(opening: str, closing: str, items: Sequence[str], indent: str) -> str:
     if not items:
         return opening + closing

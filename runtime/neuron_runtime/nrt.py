@@ -112,10 +112,11 @@ class Request:
 class Cores:
     """Cores that this process owns until `close`, the end of a `with` block, or its own end."""
 
-    __slots__ = ("_files", "ids")
+    __slots__ = ("_files", "ids", "paths")
 
     def __init__(self, files: Mapping[int, tuple[str, int]]) -> None:
         self.ids = tuple(sorted(files))
+        self.paths = {core_id: path for core_id, (path, _) in files.items()}
         self._files = dict(files.values())
         for path in self._files:
             _held[path] = self

@@ -5,7 +5,7 @@ copied and bent (patchelf) to a dynamic loader and libraries beside it, with jus
 library that the tools load, compiled. One run per image build; the same inputs give the same bytes, so that
 the content hash names the tree on the nodes.
 
-One file is for the Python of the user's image, if it has one: ``python-client`` is a folder for its PYTHONPATH.
+Two files are for the Python of the user's image, if it has one: ``python-client`` is a folder for its PYTHONPATH.
 
 The loader and the libraries lie in ``python/lib`` and not in ``lib``: AWS's images set LD_LIBRARY_PATH to
 /opt/aws/neuron/lib, and a libc found there would break every other program of such a container.
@@ -31,10 +31,16 @@ import elf
 import modules
 
 MOUNTED_AT = Path("/opt/aws/neuron")
-TOOLS = {"neuron-ls": "neuron_runtime.neuron_ls", "neuron-sim-exec": "neuron_runtime.neuron_sim_exec"}
-CLIENT = Path("python-client", "neuron_sim_nrt.py")
+TOOLS = {
+    "neuron-ls": "neuron_runtime.neuron_ls",
+    "neuron-monitor": "neuron_runtime.neuron_monitor",
+    "neuron-sim-exec": "neuron_runtime.neuron_sim_exec",
+    "neuron-sim-load": "neuron_runtime.neuron_sim_load",
+    "neuron-sim-sysfs": "neuron_runtime.neuron_sim_sysfs",
+    "neuron-top": "neuron_runtime.neuron_top",
+}
+CLIENTS = {"neuron_sim_nrt.py": "nrt.py", "neuron_sim_activity.py": "activity.py"}
 RUNTIME = Path(__file__).resolve().parents[1]
-CLIENT_SOURCE = RUNTIME / "neuron_runtime" / "nrt.py"
 PYPROJECT = RUNTIME.parent / "pyproject.toml"
 
 # -I: neither the user's PYTHON* environment nor their folders; -S: no site-packages to look for. In one word,
@@ -84,8 +90,10 @@ def build(output: Path, *, interpreter: Path) -> str:
             modules.install(module, stdlib=stdlib)
     install_binaries(output, interpreter=interpreter, extensions=[m.origin for m in used if m.is_extension])
     install_launchers(output)
-    (output / CLIENT).parent.mkdir()
-    shutil.copyfile(CLIENT_SOURCE, output / CLIENT)
+    clients = output / "python-client"
+    clients.mkdir()
+    for name, source in CLIENTS.items():
+        shutil.copyfile(RUNTIME / modules.OWN_PACKAGE / source, clients / name)
     digest = content_hash(output)
     version = tomllib.loads(PYPROJECT.read_text())["project"]["version"]
     (output / "VERSION").write_text(

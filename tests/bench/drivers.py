@@ -129,7 +129,7 @@ def main() -> int:
     try:
         with tempfile.NamedTemporaryFile("w", suffix=".kubeconfig") as file:
             kubectl = str(REPOSITORY / "hack/kubectl")
-            file.write(run(kubectl, "config", "view", "--raw", NEURON_SIM_CLUSTER=CLUSTER))
+            file.write(run(kubectl, "config", "view", "--raw", "--output=json", NEURON_SIM_CLUSTER=CLUSTER))
             file.flush()
             args.kubeconfig = Path(file.name)
             return measure(args)

@@ -77,7 +77,7 @@ class Cluster:
         self.name = name
 
     @cached_property
-    def _tools(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """The environment in which kubectl and helm are the right ones and speak to this cluster.
 
         Asked for once: `hack/kubectl` makes sure at each call that all is there, and tests call hundreds of times.
@@ -91,7 +91,7 @@ class Cluster:
 
     @cached_property
     def _client(self) -> kubernetes.client.ApiClient:
-        return kubernetes.config.new_client_from_config(self._tools["KUBECONFIG"])
+        return kubernetes.config.new_client_from_config(self.environment["KUBECONFIG"])
 
     def run(
         self,
@@ -128,10 +128,10 @@ class Cluster:
     # --- what a user types
 
     def kubectl(self, *arguments: str, input: str | None = None, timeout: float = 180, check: bool = True) -> str:
-        return self.run(["kubectl", *arguments], input=input, timeout=timeout, check=check, env=self._tools)
+        return self.run(["kubectl", *arguments], input=input, timeout=timeout, check=check, env=self.environment)
 
     def helm(self, *arguments: str, timeout: float = 300, check: bool = True) -> str:
-        return self.run(["helm", *arguments], timeout=timeout, check=check, env=self._tools)
+        return self.run(["helm", *arguments], timeout=timeout, check=check, env=self.environment)
 
     def get(self, *arguments: str) -> Object:
         """`kubectl get … -o json`; a missing object is {}."""

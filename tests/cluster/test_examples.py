@@ -31,6 +31,7 @@ SEES: dict[str, dict[tuple[str, str], int]] = {
     "cores-of-two-chips/pod.yaml": {("cores-of-two-chips", "ctr0"): 2},
     "logical-neuron-core/one-chip.yaml": {("one-neuron-lnc-1", "ctr0"): 1},
     "plain-cores/pod.yaml": {("plain-cores", "ctr0"): 1},
+    "activity/pod.yaml": {("activity", "ctr0"): 2},
     "simulation-config/pod.yaml": {("simulation-config", "ctr0"): 1},
 }
 
@@ -40,6 +41,7 @@ CORES = {
     "cores-of-two-chips": [2, 2],
     "one-neuron-lnc-1": [8],
     "plain-cores": [2],
+    "activity": [4, 4],
     "simulation-config": [1],
     "all-neurons-lnc-1": [8] * 16,
     "training": [4] * 16,
@@ -261,9 +263,11 @@ def test_no_example_is_left_untried() -> None:
         *(f"ultraserver-workload/{name}.yaml" for name in ("workload", "pods")),  # test_ultraservers
         *(f"efa/{name}.yaml" for name in ("chip-with-its-card", "row-with-its-cards", "all-cards")),  # test_efa
         *(f"ultraserver-pool/{name}.yaml" for name in ("pool", "pair")),  # test_ultraserver_pool
+        "shared-ultraserver/pods.yaml",  # test_ultraserver_pool
         *(f"device-plugin/{name}.yaml" for name in ("pool", "chips", "cores")),
         *(f"gangs/{name}.yaml" for name in ("pool", "pods", "statefulset", "job")),
         *(f"virtual-nodes/{name}.yaml" for name in ("pool", "pod", "gang")),  # test_virtual_nodes
+        "jobset/jobset.yaml",  # test_gangs
         *(f"minimal-dra-driver/{name}.yaml" for name in ("driver", "kustomization", "pod")),
         *(f"minimal-device-plugin/{name}.yaml" for name in ("plugin", "kustomization", "pod")),
     )

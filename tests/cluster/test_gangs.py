@@ -3,9 +3,11 @@
 The two workers are two nodes of one UltraServer for the time of this file.
 """
 
+import copy
 from collections.abc import Iterator
 
 import pytest
+import yaml
 from harness import REPOSITORY, SYSTEM, Cluster, Failed, Object, pod, until
 
 EXAMPLES = REPOSITORY / "manifests/examples/gangs"
@@ -169,6 +171,69 @@ def test_an_operator_that_goes_in_the_middle_is_followed_by_the_next(cluster: Cl
     wait_for_phase(cluster, namespace, "train", "Bound")
     assert nodes_of(cluster, namespace, "train") == cluster.workers()
     cluster.kubectl("rollout", "status", "-n", SYSTEM, "deployment/neuron-sim-operator", "--timeout=120s")
+
+
+@pytest.fixture(scope="module")
+def controller(cluster: Cluster) -> None:
+    """JobSet's, as a user installs it. It stays: it looks at JobSets only."""
+    cluster.show([str(REPOSITORY / "hack/controllers"), "install", "--name", cluster.name, "jobset"])
+
+
+@pytest.fixture
+def jobset(cluster: Cluster, namespace: str, controller: None) -> Iterator[Object]:
+    """The example; all JobSets are gone in the end, so that nobody makes their pods anew."""
+    yield yaml.safe_load((EXAMPLES.parent / "jobset/jobset.yaml").read_text())
+    cluster.kubectl("delete", "jobsets", "--all", "-n", namespace, "--cascade=foreground")
+
+
+def pods_of(jobset: Object) -> Object:
+    return jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+
+
+def uids(cluster: Cluster, namespace: str, gang: str) -> set[str]:
+    pods = cluster.items("pods", "-n", namespace, "-l", f"neuron-sim.dev/gang={gang}")
+    return {found["metadata"]["uid"] for found in pods}
+
+
+@pytest.mark.timeout(3600)  # where no registry is in reach, the controller is compiled at first
+def test_two_jobsets_race_for_the_last_ultraserver(cluster: Cluster, namespace: str, jobset: Object) -> None:
+    rival = copy.deepcopy(jobset)
+    rival["metadata"]["name"] = pods_of(rival)["metadata"]["labels"]["neuron-sim.dev/gang"] = "rival"
+    names = ("pretrain", "rival")
+    cluster.apply([jobset, rival], namespace)
+    until(
+        lambda: sorted(phase(cluster, namespace, gang) for gang in names) == ["Bound", "Pending"],
+        what="one bound, one pending",
+        details=lambda: gangs(cluster),
+    )
+    running = next(gang for gang in names if phase(cluster, namespace, gang) == "Bound")
+    (waiting,) = set(names) - {running}
+    assert not nodes_of(cluster, namespace, waiting)
+    nodes: dict[str, set[str]] = {}
+    for found in cluster.items("pods", "-n", namespace, "-l", f"neuron-sim.dev/gang={running}"):
+        nodes.setdefault(found["metadata"]["labels"]["job-name"], set()).add(found["spec"]["nodeName"])
+    assert sorted(map(len, nodes.values())) == [1, 1], "pods of a Job are neighbours"
+    cluster.kubectl("delete", "jobset", running, "-n", namespace, "--cascade=foreground")
+    wait_for_phase(cluster, namespace, waiting, "Bound")
+
+
+def test_pods_of_a_jobset_that_are_rolled_back_are_made_anew(cluster: Cluster, namespace: str, jobset: Object) -> None:
+    """The scheduler wants a pod of another kind first, of which placement knows nothing."""
+    wanted = {"labelSelector": {"matchLabels": {"app": "rendezvous"}}, "topologyKey": "kubernetes.io/os"}
+    made = pods_of(jobset)
+    made["metadata"]["annotations"]["neuron-sim.dev/gang-timeout"] = "5s"
+    made["spec"]["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [wanted]}}
+    cluster.apply(jobset, namespace)
+    until(lambda: len(uids(cluster, namespace, "pretrain")) == 4, what="all pods")
+    before = uids(cluster, namespace, "pretrain")
+    until(lambda: events(cluster, namespace, "GangTimedOut"), what="rolled back", details=lambda: gangs(cluster))
+    assert "pod affinity" in events(cluster, namespace, "GangTimedOut")[0]["message"]
+    rendezvous = pod("rendezvous")
+    rendezvous["metadata"]["labels"] = {"app": "rendezvous"}
+    cluster.apply(rendezvous, namespace)
+    wait_for_phase(cluster, namespace, "pretrain", "Bound")
+    assert len(nodes_of(cluster, namespace, "pretrain")) == 4
+    assert not before & uids(cluster, namespace, "pretrain"), "all are new"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from harness import DRIVER, EFA_DRIVER, PLUGIN_DIR, RELEASE, REPOSITORY, SYSTEM, Cluster, Failed, pod, until
+from harness import DRIVER, EFA_DRIVER, PLUGIN_DIR, RELEASE, REPOSITORY, SYSTEM, Cluster, Failed, Object, pod, until
 
 CLUSTER_KINDS = (
     "deviceclasses",
@@ -36,7 +36,7 @@ def test_helm_test_proves_the_installation(cluster: Cluster) -> None:
 
 
 def test_upgrade_keeps_what_runs(cluster: Cluster, namespace: str) -> None:
-    """An upgrade that changes the agent's pods and a CRD: running pods keep their chips, pools and nodes stay."""
+    """An upgrade that changes the pods and a CRD: running pods keep their chips, pools and nodes stay."""
     cluster.apply(pod("stays", chips=3), namespace)
     cluster.wait_ready(namespace)
     before = cluster.neuron_ls(namespace, "stays")
@@ -53,7 +53,7 @@ def test_upgrade_keeps_what_runs(cluster: Cluster, namespace: str) -> None:
         SYSTEM,
         "--reuse-values",
         "--set",
-        "agent.resources.requests.cpu=20m",
+        "agent.resources.requests.cpu=20m,gangs.webhook=true",
         "--wait",
         "--timeout",
         "3m",
@@ -63,7 +63,34 @@ def test_upgrade_keeps_what_runs(cluster: Cluster, namespace: str) -> None:
     assert upgraded == columns, "Helm alone upgrades no CRD"
     assert {n["metadata"]["uid"] for n in cluster.items("neuronnodes")} == nodes
     cluster.wait_nodes()
+    webhook_adds_the_gate_and_holds_up_nobody_else(cluster, namespace)
     cluster.install()
+
+
+def webhook_adds_the_gate_and_holds_up_nobody_else(cluster: Cluster, namespace: str) -> None:
+    """What clusters have that serve no MutatingAdmissionPolicy, while it answers and when nobody does."""
+    assert not cluster.items("mutatingadmissionpolicies")
+    of_a_gang = pod("ring-0", chips=16)
+    of_a_gang["metadata"]["labels"] = {"neuron-sim.dev/gang": "ring", "neuron-sim.dev/gang-size": "4"}
+
+    def gates(manifest: Object) -> Object:
+        arguments = ("create", "--dry-run=server", "-n", namespace, "-f", "-", "-o", "json")
+        return json.loads(cluster.kubectl(*arguments, input=json.dumps(manifest)))["spec"].get("schedulingGates", [])
+
+    assert gates(of_a_gang) == [{"name": "neuron-sim.dev/gang"}]
+    operator = ("deployment/neuron-sim-operator", "-n", SYSTEM)
+    cluster.kubectl("scale", *operator, "--replicas=0")
+
+    def refused() -> bool:
+        try:
+            gates(of_a_gang)
+        except Failed as failed:
+            return 'failed calling webhook "gate.gangs.neuron-sim.dev"' in str(failed)
+        return False
+
+    until(refused, what="nobody who answers")
+    assert gates(pod("anybody", chips=1)) == []
+    cluster.kubectl("scale", *operator, "--replicas=2")
 
 
 @pytest.mark.timeout(900)

@@ -1,4 +1,4 @@
-"""The example of a pool of UltraServers: places, labels, attributes, and two pods on a pair of servers."""
+"""Examples on a pool of UltraServers: places, labels, attributes, pods on a pair of servers or in one UltraServer."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,28 @@ import pytest
 from harness import REPOSITORY, Cluster, Failed, Object, condition, until
 
 EXAMPLE = REPOSITORY / "manifests/examples/ultraserver-pool"
+SHARED = REPOSITORY / "manifests/examples/shared-ultraserver/pods.yaml"
+DRIVER = "ultraserver.neuron-sim.dev"
+
+ALONE = f"""
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaim
+metadata: {{name: another-ultraserver}}
+spec: {{devices: {{requests: [{{name: ultraserver, exactly: {{deviceClassName: {DRIVER}}}}}]}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: alone}}
+spec:
+  containers: [{{name: c, image: busybox, command: [sleep, inf], resources: {{claims: [{{name: us}}]}}}}]
+  resourceClaims: [{{name: us, resourceClaimName: another-ultraserver}}]
+"""
+BROKEN = """
+apiVersion: neuron-sim.dev/v1alpha1
+kind: NeuronFault
+metadata: {{name: broken-server}}
+spec: {{target: {{nodeName: {node}}}, type: DeviceLost, effect: NoSchedule}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +97,48 @@ def assert_pair(cluster: Cluster, namespace: str) -> None:
         found[environment["NEURON_RT_ULTRASERVER_NODE_ID"]] = environment["NEURON_RT_ULTRASERVER_SERVER_ID"]
     assert found.keys() == {"0", "1"}
     assert found["0"] == found["1"]
+
+
+def test_pods_share_an_ultraserver_as_a_device(
+    cluster: Cluster, ultraserver: dict[str, Object], namespace: str
+) -> None:
+    """Its claim pins both to the UltraServer, another claim has to wait, and a broken node closes it to new claims."""
+    seats = {node: item["spec"]["ultraServer"] for node, item in ultraserver.items()}
+    (ultraserver_id,) = {seat["id"] for seat in seats.values()}
+    text = SHARED.read_text()
+    cluster.apply(text, namespace)
+    until(lambda: len(cluster.items("pods", "-n", namespace)) == 2, what="both pods", timeout=120)
+    cluster.wait_ready(namespace, "together-0", "together-1")
+    allocation = cluster.get("resourceclaim", "-n", namespace, "one-ultraserver")["status"]["allocation"]
+    (result,) = allocation["devices"]["results"]
+    assert (result["driver"], result["pool"]) == (DRIVER, ultraserver_id)
+    (term,) = allocation["nodeSelector"]["nodeSelectorTerms"]
+    assert term == {
+        "matchExpressions": [{"key": "neuron-sim.dev/ultraserver-id", "operator": "In", "values": [ultraserver_id]}]
+    }
+    for pod in ("together-0", "together-1"):
+        lines = cluster.execute(namespace, pod, "env").splitlines()
+        node = cluster.get("pod", "-n", namespace, pod)["spec"]["nodeName"]
+        assert f"NEURON_RT_ULTRASERVER_SERVER_ID={ultraserver_id}" in lines
+        assert f"NEURON_RT_ULTRASERVER_NODE_ID={seats[node]['node']}" in lines
+    cluster.apply(ALONE, namespace)
+
+    def waits() -> str:
+        conditions = cluster.get("pod", "-n", namespace, "alone")["status"].get("conditions", [])
+        return next((str(found.get("message")) for found in conditions if found["type"] == "PodScheduled"), "")
+
+    until(lambda: "cannot allocate all claims" in waits(), what="a second claim that waits", details=waits)
+
+    def device() -> Object:
+        (found,) = cluster.items("resourceslices", f"--field-selector=spec.driver={DRIVER}")
+        return dict(found["spec"]["devices"][0])
+
+    cluster.apply(BROKEN.format(node=cluster.workers()[0]))
+    try:
+        until(lambda: "taints" in device(), what="a taint", details=device)
+    finally:
+        cluster.kubectl("delete", "neuronfault", "broken-server")
+    until(lambda: "taints" not in device(), what="no taint", details=device)
 
 
 def test_an_edited_shape_moves_nobody(cluster: Cluster, ultraserver: dict[str, Object]) -> None:

@@ -56,6 +56,9 @@ aws.amazon.com/neuron
 {{/* The agents' second driver: the EFA cards of their nodes. Not a value: nobody else has this name. */}}
 {{- define "neuron-sim.efaDriver" -}}efa.neuron-sim.dev{{- end }}
 
+{{/* The driver of UltraServers as devices, and their DeviceClass: the operator publishes, the agents prepare. */}}
+{{- define "neuron-sim.ultraServerDriver" -}}ultraserver.neuron-sim.dev{{- end }}
+
 {{/* What the "restricted" Pod Security level asks for, and a root file system that cannot be written. */}}
 {{- define "neuron-sim.restrictedPod" -}}
 runAsNonRoot: true
@@ -85,9 +88,14 @@ prometheus.io/port: {{ .port | quote }}
 {{- if or (not (hasKey $gangs "enabled")) $gangs.enabled }}true{{ end }}
 {{- end }}
 
-{{/* Whether the API server adds the gate to pods of gangs: asked for, and Kubernetes has MutatingAdmissionPolicy (1.36). */}}
+{{/*
+What adds the gate to pods of gangs: "policy" where the API server has MutatingAdmissionPolicy (Kubernetes 1.36), else
+"webhook"; empty where it is not wished.
+*/}}
 {{- define "neuron-sim.addsGate" -}}
 {{- $gangs := .Values.gangs | default dict }}
 {{- $wished := or (not (hasKey $gangs "addGate")) $gangs.addGate }}
-{{- if and (include "neuron-sim.gangs" .) $wished (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") }}true{{ end }}
+{{- if and (include "neuron-sim.gangs" .) $wished -}}
+{{- if or $gangs.webhook (not (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy")) }}webhook{{ else }}policy{{ end }}
+{{- end }}
 {{- end }}

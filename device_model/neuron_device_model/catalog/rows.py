@@ -81,6 +81,10 @@ class Row:
         """Take an array of arrays of integers."""
         return tuple(self._integer_array(key, part) for part in self._take(key, list, "an array"))
 
+    def table(self, key: str) -> "Row":
+        """Take a table, to be read as a row of its own."""
+        return Row(self._take(key, dict, "a table"), f"{self.where}: {key}")
+
     def rows(self, key: str) -> Iterator["Row"]:
         """Take an array of tables, each to be read as a row of its own; absent is empty, as TOML has it."""
         tables = self._take(key, list, "an array of tables") if key in self._table else []

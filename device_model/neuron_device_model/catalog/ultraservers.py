@@ -23,6 +23,10 @@ class UltraServerType:
     """The servers behind each switch; empty where chips are wired directly."""
     server_links: tuple[tuple[int, ...], ...]
     """Pairs of servers whose equal chips are wired directly."""
+    switch_bytes_per_s: int
+    """Of one chip, through a switch to chips of other servers, both directions together."""
+    link_bytes_per_s: int
+    """Of one chip, over its direct links to other servers, all links and both directions together."""
     source: str
     chosen: tuple[str, ...]
 
@@ -59,6 +63,8 @@ def load_ultraservers(path: Path) -> list[UltraServerType]:
                         shape=row.integers("shape"),
                         switch_groups=row.integer_arrays("switch_groups"),
                         server_links=row.integer_arrays("server_links"),
+                        switch_bytes_per_s=row.bandwidth("switch_bandwidth"),
+                        link_bytes_per_s=row.bandwidth("link_bandwidth"),
                         source=row.text("source"),
                         chosen=row.optional_texts("chosen"),
                     )

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..activity.service import ActivityService
 from ..api_server.counter_support import keeps_counters
 from ..api_server.kube import Kube
 from ..claims.claim_cache import ClaimCache
@@ -43,12 +44,14 @@ from ..lock import NodeLock
 from ..metrics import Metrics
 from ..names import SIMULATED
 from ..node import SimulatedNode, from_neuron_node
+from ..prepared.claim_folders import ClaimFolders
 from ..prepared.runtime_tree import RuntimeTrees
 from ..prepared.store import ClaimStore
 from ..records.checkpoint import Checkpoint
 from ..reporting.claim_status import ClaimStatus
 from ..reporting.device_health import device_health
 from ..reporting.pod_events import PodEvents
+from ..ultraserver.service import ultraserver_service
 from . import health, http_server
 from .readiness import readiness
 from .status import Readiness, neuron_node_status
@@ -160,6 +163,13 @@ class Agent:
             folder=settings.device_plugins_dir,
             pod_resources=settings.pod_resources_dir / "kubelet.sock",
         )
+        self._activity = ActivityService(
+            store=self._store,
+            lock=self._lock,
+            folders=ClaimFolders(settings.run_dir / settings.driver_name),
+            node=self._offered,
+            list_pods=self._pods,
+        )
         self._efa = EfaService(
             node_name=settings.node_name,
             kube=kube,
@@ -169,7 +179,16 @@ class Agent:
             instance=settings.pod_uid,
             node=self._serving_node,
         )
-        """Not used by an agent that stands alone: it may stand beside the chart's, and this driver has one name."""
+        self._ultraserver = ultraserver_service(
+            node_name=settings.node_name,
+            read_claim=kube.claim,
+            plugins_dir=settings.plugins_dir,
+            registry_dir=settings.registry_dir,
+            cdi_dir=settings.cdi_dir,
+            instance=settings.pod_uid,
+            node=self._serving_node,
+        )
+        """Neither is used by an agent that stands alone: it may stand beside the chart's, and each has one name."""
         self._slices: SliceController | None = None
         self._counters = True
         """Whether the API server keeps them; known before the first slice is published."""
@@ -199,7 +218,6 @@ class Agent:
             stack.push_async_callback(self._leave)
             async with self._lock.held():
                 self._store.refresh()
-            self._claims_changed()
             await self._look_for_real_driver()
             if self._settings.standalone and self._refused:
                 raise self._refused
@@ -208,12 +226,15 @@ class Agent:
             )
             stack.callback(server.close)
             work = [
-                self._serve_kubelet(),
+                # Its first word is on the way while the sockets are made.
                 self._forever("slices", self._publish_slices),
+                self._serve_kubelet(),
                 self._forever("claims", self._claims.follow),
                 self._forever("reconcile", self._reconcile),
                 self._forever("claim status", self._claim_status.run),
                 self._forever("pod events", self._pod_events.run),
+                self._forever("activity", self._activity.run),
+                self._forever("activity profiles", self._activity.follow_pods),
             ]
             if self._settings.standalone:
                 work += [self._fail_when_refused()]
@@ -221,9 +242,11 @@ class Agent:
                 work += [
                     self._forever("neuron node", self._follow_neuron_node),
                     self._forever("device plugins", self._road.run),
-                    self._forever("EFA kubelet", self._efa.serve),
+                    self._forever("EFA kubelet", self._efa.service.serve),
                     self._forever("EFA slices", self._efa.publish),
-                    self._forever("EFA claims", self._efa.reconcile),
+                    self._forever("EFA claims", self._efa.service.reconcile),
+                    self._forever("UltraServer kubelet", self._ultraserver.serve),
+                    self._forever("UltraServer claims", self._ultraserver.reconcile),
                     self._forever("status", self._report_status),
                 ]
             tasks = [asyncio.create_task(one) for one in work]
@@ -284,14 +307,8 @@ class Agent:
 
         The kubelet asks as soon as the sockets are there, so the first answer may have to wait for the API server.
         """
-        try:
-            async with asyncio.timeout(FIRST_ANSWER):
-                await self._known.wait()
-        except TimeoutError:
-            raise AgentError(
-                f"the NeuronNode of {self._settings.node_name} cannot be read from the API server yet; the kubelet "
-                "tries again"
-            ) from None
+        if not self._known.is_set():
+            await self._wait_to_know()
         if self._refused:
             raise self._refused
         if self._problem:
@@ -302,6 +319,16 @@ class Agent:
                 "pod, so that it is scheduled elsewhere, or let a NeuronNodePool select the node"
             )
         return self._node
+
+    async def _wait_to_know(self) -> None:
+        try:
+            async with asyncio.timeout(FIRST_ANSWER):
+                await self._known.wait()
+        except TimeoutError:
+            raise AgentError(
+                f"the NeuronNode of {self._settings.node_name} cannot be read from the API server yet; the kubelet "
+                "tries again"
+            ) from None
 
     async def _follow_neuron_node(self) -> None:
         """From asking for the NeuronNode on, for as long as the watch lasts."""
@@ -364,6 +391,7 @@ class Agent:
         self._road.offer(node)
         if self._known.is_set():
             self._efa.offer(node if self._settings.efa and not by_plugin else None)
+            self._ultraserver.offer(node is not None and node.seat is not None and not by_plugin)
         if self._slices and self._known.is_set():
             pages = self._pages(node) if node and not by_plugin else ()
             self._slices.publish(Pool(self._settings.node_name, pages) if pages else None)
@@ -407,12 +435,13 @@ class Agent:
     # --- claims
 
     def _claims_changed(self) -> None:
-        self._metrics.prepared_claims.set(len(self._store.prepared()))
-        self._metrics.quarantined.set(len(self._store.quarantined()))
+        """After every call of the kubelet: nothing here may cost."""
         self._status_due.set()
-        self._serving_due.set()
+        if self._refused:
+            self._serving_due.set()
         self._claim_status.wake()
         self._pod_events.wake()
+        self._activity.wake()
         if self._node is None:
             self._reconcile_due.set()  # the runtime goes with the last claim
 
@@ -499,12 +528,24 @@ class Agent:
     # --- pages
 
     async def _metrics_page(self) -> tuple[int, bytes]:
-        return 200, self._metrics.render()
+        self._metrics.prepared_claims.set(len(self._store.prepared()))
+        self._metrics.quarantined.set(len(self._store.quarantined()))
+        return 200, self._metrics.render() + self._activity.metrics().encode()
 
     async def _health_page(self) -> tuple[int, bytes]:
         if not self._serving or await health.answers(self._plugin.service_socket):
             return 200, b"ok\n"
         return 503, b"the DRA socket does not answer\n"
+
+    # --- pods
+
+    async def _pods(self) -> list[dict[str, Any]]:
+        """The node's pods, as the API server remembers them. An agent that stands alone need not be let see them."""
+        if self._settings.standalone:
+            return []
+        selector = f"spec.nodeName={self._settings.node_name}"
+        params = {"fieldSelector": selector, "resourceVersion": "0"}
+        return (await self._kube.request("GET", "/api/v1/pods", params=params)).get("items") or []
 
     # --- running
 

@@ -15,7 +15,7 @@ TIMEOUT = 5.0
 
 async def answers(socket: Path) -> bool:
     """Whether the DRA service behind a socket answers a call without claims."""
-    async with grpc.aio.insecure_channel(f"unix://{socket.absolute()}") as channel:
+    async with grpc.aio.insecure_channel(f"unix:{socket.absolute()}") as channel:
         try:
             await channel.unary_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)(
                 b"", timeout=TIMEOUT

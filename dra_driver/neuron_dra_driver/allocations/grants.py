@@ -16,16 +16,19 @@ from typing import NamedTuple, TypeAlias
 
 from neuron_device_model.cores import core_list
 from neuron_device_model.partitions import NODE_DEVICE, Part, PartKind, UnknownDevice
-from neuron_device_model.view import GivenChip
+from neuron_device_model.view import GivenChip, View, container_view
 
 from ..errors import ClaimError
 from ..node import SimulatedNode
 from ..records.checkpoint import Entry
 from ..records.holdings import Cores, HeldDevice, Share, shares
 from .allocation import AllocatedDevice, AllocatedRequest, Allocation
-from .config import RequestConfig
+from .config import UNCONFIGURED, RequestConfig
 
 _CORES = ("core", "physical_core")
+
+REMEMBERED = 256
+"""Different sets of devices that a node remembers what they mean: more than a node has in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class GrantedRequest:
     """Requests of one user number their chips on; where it has a name, a container has all of its requests."""
     logical_neuron_core: int
     config: RequestConfig
+    view: View
+    """What its containers see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +76,43 @@ def is_of(entry: Entry, allocation: Allocation) -> bool:
 
 def grant(allocation: Allocation, node: SimulatedNode, *, before: Entry | None = None) -> Grant:
     """What this node gives for an allocation. `before`: the claim's record if it is prepared with this allocation."""
-    kept = {(held.request, held.device): held for held in before.devices} if before else {}
-    requests: list[GrantedRequest] = []
-    following: dict[str, int] = {}
     try:
-        if before is None:  # what is prepared stays, whoever gets the node next
-            _check_workload(allocation, node)
-        for request in allocation.requests:
-            first = following.get(request.user, 0)
-            granted = _request(request, allocation, node, kept=kept, first_index=first)
-            following[request.user] = first + len(granted.chips)
-            requests.append(granted)
-        _check_agreement(requests)
+        if before:  # what is prepared stays, whoever gets the node next
+            kept = {(held.request, held.device): held for held in before.devices}
+            return Grant(allocation, *_work_out(allocation, node, kept=kept))
+        _check_workload(allocation, node)
+        return Grant(allocation, *_new(allocation, node))
     except ClaimError as error:
         raise ClaimError(f"{allocation}: {error}") from error
-    return Grant(allocation, tuple(requests), shares(held for request in requests for held in request.held))
 
 
 _Kept: TypeAlias = Mapping[tuple[str, str], HeldDevice]
+_Granted: TypeAlias = tuple[tuple[GrantedRequest, ...], Mapping[int, Share]]
+
+
+def _new(allocation: Allocation, node: SimulatedNode) -> _Granted:
+    """Claims come and go, and the devices are the same ones: worked out once where nobody configures anything."""
+    if any(request.config != UNCONFIGURED for request in allocation.requests):
+        return _work_out(allocation, node, kept={})
+    key = (allocation.requests, allocation.pool, allocation.origin)
+    found: _Granted | None = node.grants.get(key)
+    if found is None:
+        if len(node.grants) >= REMEMBERED:
+            node.grants.clear()
+        found = node.grants[key] = _work_out(allocation, node, kept={})
+    return found
+
+
+def _work_out(allocation: Allocation, node: SimulatedNode, *, kept: _Kept) -> _Granted:
+    requests: list[GrantedRequest] = []
+    following: dict[str, int] = {}
+    for request in allocation.requests:
+        first = following.get(request.user, 0)
+        granted = _request(request, allocation, node, kept=kept, first_index=first)
+        following[request.user] = first + len(granted.chips)
+        requests.append(granted)
+    _check_agreement(requests)
+    return tuple(requests), shares(held for request in requests for held in request.held)
 
 
 class _Piece(NamedTuple):
@@ -109,6 +133,7 @@ def _request(
     pieces.sort(key=lambda piece: piece.cores)
     _check_ultraserver(request, pieces, node)
     lnc = _logical_neuron_core(request, pieces, node)
+    chips = _chips(request, pieces, node, lnc)
     return GrantedRequest(
         name=request.name,
         devices=tuple(piece.device for piece in pieces),
@@ -116,11 +141,20 @@ def _request(
             HeldDevice(device.request, allocation.pool, device.name, device.admin_access, cores, lnc)
             for device, cores, _, _ in pieces
         ),
-        chips=_chips(request, pieces, node, lnc),
+        chips=chips,
         first_index=first_index,
         user=request.user,
         logical_neuron_core=lnc,
         config=request.config,
+        view=container_view(
+            node.instance_type,
+            given=chips,
+            first_index=first_index,
+            logical_neuron_core=lnc,
+            instance_id=node.instance_id,
+            sdk=node.sdk,
+            driver_version=node.driver_version,
+        ),
     )
 
 

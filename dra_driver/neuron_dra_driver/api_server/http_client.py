@@ -5,7 +5,7 @@ memory. The API server needs none of that: it is asked without compression, neve
 or in chunks. Connections are kept and used again, one call at a time on each; a stream holds its own.
 
 A protocol and not asyncio's streams: a watch hands each line to its reader in the same turn of the event loop, for half
-of the price.
+of the price. With a buffer of its own, because uvloop would make one of 256 KiB for whatever arrives.
 
 Raises ConnectionError, TimeoutError or another OSError when there is no whole answer: an outage.
 """
@@ -13,6 +13,7 @@ Raises ConnectionError, TimeoutError or another OSError when there is no whole a
 import asyncio
 import contextlib
 import fcntl
+import math
 import ssl
 import struct
 import termios
@@ -25,6 +26,10 @@ HEAD_LIMIT = 1 << 16
 JSON = "application/json"
 KEPT = 4
 """Idle connections at most: the agent seldom asks for more at once, and each costs both sides memory."""
+BUFFER = 1 << 14
+"""Bytes read at once: a record of TLS has no more."""
+WARM = 5.0
+"""Seconds after its last use in which no server or proxy closes an idle connection."""
 
 
 async def no_authorization() -> str:
@@ -45,7 +50,7 @@ class Access:
     """The Authorization header of the next call: tokens change while the process runs."""
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.BufferedProtocol):
     """One call after the other: `ask`, then `head`, then `end`; the content goes to `take`, as it comes."""
 
     def __init__(self) -> None:
@@ -61,6 +66,7 @@ class _Connection(asyncio.Protocol):
         self._parser: Generator[None, bytes, None] | None = None
         self._ends_with_connection = False
         self._transport: asyncio.Transport
+        self._buffer = memoryview(bytearray(BUFFER))  # TLS writes into slices of it, and those of bytes are copies
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -74,7 +80,11 @@ class _Connection(asyncio.Protocol):
         next(self._parser)
         self._transport.write(request)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._buffer[:nbytes])
         self.heard = self._clock()
         if self._parser is None or self.head.cancelled():
             self.close()  # nobody asked, or nobody waits any more
@@ -95,6 +105,10 @@ class _Connection(asyncio.Protocol):
     def usable(self) -> bool:
         """Whether another call can be sent."""
         return self._parser is None and not self._transport.is_closing()
+
+    def quiet(self) -> float:
+        """Seconds since it was used."""
+        return self._clock() - self.heard
 
     def waiting(self) -> bool:
         """Whether something has arrived that nobody has read, an end included."""
@@ -261,11 +275,15 @@ class HttpClient:
         """One call: status and content. `harmless_twice`: None means all but a POST."""
         async with asyncio.timeout(timeout):
             request = await self._request(method, target, body, content_type, accept)
-            # A connection may have been closed while it was idle. What is harmless twice is then sent again.
+            # A connection may have been closed while it was idle. What is harmless twice is then sent again, and the
+            # rest goes to one that was in use a moment ago.
             again = method != "POST" if harmless_twice is None else harmless_twice
-            while again and (kept := self._kept()):
-                with contextlib.suppress(ConnectionError):
+            while kept := self._kept(within=math.inf if again else WARM):
+                try:
                     return await self._call(kept, request)
+                except ConnectionError:
+                    if not again:
+                        raise
             return await self._call(await self._connect(), request)
 
     @contextlib.asynccontextmanager
@@ -302,8 +320,9 @@ class HttpClient:
                 connection.close()
         return status, b"".join(pieces)
 
-    def _kept(self) -> _Connection | None:
-        while self._idle:
+    def _kept(self, *, within: float) -> _Connection | None:
+        """The idle connection that was used last, if that is not longer ago."""
+        while self._idle and self._idle[-1].quiet() <= within:
             connection = self._idle.pop()
             if connection.usable():
                 return connection

@@ -128,6 +128,7 @@ async def _serve(path: Path, *handlers: grpc.GenericRpcHandler) -> grpc.aio.Serv
     sockets.take(path)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers(handlers)
-    server.add_insecure_port(f"unix://{path.absolute()}")
+    # not unix://, whose two slashes gRPC counts as part of a path that may have 107 characters
+    server.add_insecure_port(f"unix:{path.absolute()}")
     await server.start()
     return server

@@ -115,17 +115,18 @@ class CdiFolder:
 
     def __init__(self, directory: Path, *, driver: str) -> None:
         self._directory = directory
+        self._name = str(directory)
         self._prefix = f"{driver}-claim_"
 
     def write(self, uid: str, spec: Mapping[str, Any]) -> None:
         """Publish a claim's file."""
-        make_directory(self._directory)
+        make_directory(self._name)
         path, now = self._path(uid), time.time_ns()
         write_atomically(path, orjson.dumps(spec, option=orjson.OPT_INDENT_2))
         try:
             os.utime(path, ns=(now, now))  # the kernel's own stamps are milliseconds apart; runtimes do not mind
         except OSError as error:
-            raise DiskError(path, error) from error
+            raise DiskError(Path(path), error) from error
 
     def remove(self, uid: str) -> None:
         """Remove a claim's file, and what a kill in the middle of writing it left."""
@@ -133,7 +134,7 @@ class CdiFolder:
 
     def has(self, uid: str) -> bool:
         """Whether the claim's file is there."""
-        return self._path(uid).exists()
+        return Path(self._path(uid)).exists()
 
     def claims(self) -> set[str]:
         """The uids that left a trace here, finished or not."""
@@ -149,20 +150,20 @@ class CdiFolder:
     def prepared_at(self, uid: str) -> int:
         """When the claim's file was last written, also with what it had already; 0 when it is not there."""
         try:
-            return self._path(uid).stat().st_mtime_ns
+            return Path(self._path(uid)).stat().st_mtime_ns
         except FileNotFoundError:
             return 0
         except OSError as error:
-            raise DiskError(self._path(uid), error) from error
+            raise DiskError(Path(self._path(uid)), error) from error
 
     def annotation(self, uid: str, name: str) -> str | None:
         """An annotation of a claim's file; None when there is no file, or not a whole one."""
         try:
-            return str(orjson.loads(self._path(uid).read_bytes())["annotations"][name])
+            return str(orjson.loads(Path(self._path(uid)).read_bytes())["annotations"][name])
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise DiskError(self._path(uid), error) from error
+            raise DiskError(Path(self._path(uid)), error) from error
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -177,8 +178,8 @@ class CdiFolder:
             return None
         return entry if entry.uid == uid else None
 
-    def _path(self, uid: str) -> Path:
-        return self._directory / f"{self._prefix}{uid}.json"
+    def _path(self, uid: str) -> str:
+        return f"{self._name}/{self._prefix}{uid}.json"
 
 
 def _device_name(*parts: str) -> str:

@@ -32,23 +32,25 @@ class ClaimFolders:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._name = str(directory)
 
-    def path(self, uid: str, request: str) -> Path:
+    def path(self, uid: str, request: str) -> str:
         """The folder of one request."""
-        return Path(f"{self._directory}/{uid}/{request}")
+        return f"{self._name}/{uid}/{request}"
 
     def write(self, uid: str, requests: Mapping[str, RequestFiles]) -> None:
         """Write the files of a claim's requests. The view comes last, for it tells of the cores."""
+        make_directory(f"{self._name}/{uid}")
         for request, files in requests.items():
             folder = self.path(uid, request)
             make_directory(folder)
             lay_cores(folder, files.cores)
-            write_atomically(folder / METADATA, files.metadata)
-            write_atomically(folder / VIEW, files.view)
+            write_atomically(f"{folder}/{METADATA}", files.metadata)
+            write_atomically(f"{folder}/{VIEW}", files.view)
 
     def remove(self, uid: str) -> None:
         """Remove everything of a claim."""
-        remove_tree(self._directory / uid)
+        remove_tree(f"{self._name}/{uid}")
 
     def discard(self) -> None:
         """Remove the folder of all claims, if there are none."""
@@ -57,7 +59,7 @@ class ClaimFolders:
 
     def has(self, uid: str, request: str) -> bool:
         """Whether a request's files are there."""
-        folder = self.path(uid, request)
+        folder = Path(self.path(uid, request))
         return all((folder / name).exists() for name in (VIEW, METADATA, CORES))
 
     def claims(self) -> set[str]:

@@ -15,12 +15,12 @@ from ..files import make_directory
 CORES = "cores"
 
 
-def lay_cores(folder: Path, cores: Iterable[int]) -> None:
+def lay_cores(folder: str, cores: Iterable[int]) -> None:
     """Make the files of these cores, where they are missing, in a request's folder."""
-    directory = folder / CORES
+    directory = f"{folder}/{CORES}"
     make_directory(directory)
     try:
         for core in cores:
             os.close(os.open(f"{directory}/{core}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
     except OSError as error:
-        raise DiskError(directory, error) from error
+        raise DiskError(Path(directory), error) from error

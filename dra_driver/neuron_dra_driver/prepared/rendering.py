@@ -6,29 +6,23 @@ changed since.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
 from neuron_device_model.cores import core_list
-from neuron_device_model.ultraserver import NO_NODE, NO_SET, Seat, runtime_mode
-from neuron_device_model.view import View, container_view
+from neuron_device_model.view import View
 
 from ..allocations.allocation import Allocation, base_name
 from ..allocations.config import (
-    GLOBAL_TOPOLOGY_ID,
     LOGICAL_NC_CONFIG,
     SIMULATED_VARIABLE,
-    ULTRASERVER_MODE,
-    ULTRASERVER_NODE_ID,
-    ULTRASERVER_SERVER_ID,
     VISIBLE_CORES,
 )
 from ..allocations.grants import Grant, GrantedRequest
 from ..kubeletplugin import PreparedDevice
 from ..node import SimulatedNode
 from ..records.checkpoint import Entry
-from . import cdi, device_metadata
+from . import cdi, device_metadata, ultraserver_environment
 from .claim_folders import METADATA, ClaimFolders, RequestFiles
 from .runtime_tree import RuntimeTree
 
@@ -69,14 +63,13 @@ def render(
         kubelet_ids=allocation.kubelet_ids,
         former=_former(grant, before) if before else (),
     )
-    views = {request.name: _view(request, node) for request in grant.requests}
     return Rendering(
         entry=entry,
         files={
             request.name: RequestFiles(
-                view=orjson.dumps(views[request.name]),
+                view=orjson.dumps(request.view),
                 metadata=device_metadata.content(allocation, request.devices, driver=driver, offered=node.devices),
-                cores=_cores(views[request.name]),
+                cores=_cores(request.view),
             )
             for request in grant.requests
         },
@@ -84,8 +77,7 @@ def render(
             driver=driver,
             entry=entry,
             requests=[
-                _edits(grant, request, views, node, driver=driver, folders=folders, tree=tree)
-                for request in grant.requests
+                _edits(grant, request, node, driver=driver, folders=folders, tree=tree) for request in grant.requests
             ],
         ),
         answer=tuple(
@@ -108,22 +100,9 @@ def _former(grant: Grant, before: Entry) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(told - {(base_name(held.request), held.device) for held in grant.held}))
 
 
-def _view(request: GrantedRequest, node: SimulatedNode) -> View:
-    return container_view(
-        node.instance_type,
-        given=request.chips,
-        first_index=request.first_index,
-        logical_neuron_core=request.logical_neuron_core,
-        instance_id=node.instance_id,
-        sdk=node.sdk,
-        driver_version=node.driver_version,
-    )
-
-
 def _edits(
     grant: Grant,
     request: GrantedRequest,
-    views: Mapping[str, View],
     node: SimulatedNode,
     *,
     driver: str,
@@ -131,60 +110,43 @@ def _edits(
     tree: RuntimeTree,
 ) -> cdi.RequestEdits:
     allocation = grant.allocation
-    folder = folders.path(allocation.uid, request.name)
+    folder, tools = folders.path(allocation.uid, request.name), str(tree.path)
     return cdi.RequestEdits(
         request=request.name,
         devices=[device.name for device in request.devices],
-        device_nodes=[f"/dev/neuron{device['index']}" for device in views[request.name]["devices"]],
+        device_nodes=[f"/dev/neuron{device['index']}" for device in request.view["devices"]],
         mounts=[
-            cdi.Mount(str(tree.path), TOOLS_ROOT, recursive=True),
-            *(cdi.Mount(f"{tree.path}/bin/{tool}", f"{TOOLS_ON_PATH}/{tool}") for tool in tree.tools),
-            cdi.Mount(str(folder), f"{VIEWS_ROOT}/{allocation.uid}/{request.name}", recursive=True),
+            cdi.Mount(tools, TOOLS_ROOT, recursive=True),
+            *(cdi.Mount(f"{tools}/bin/{tool}", f"{TOOLS_ON_PATH}/{tool}") for tool in tree.tools),
+            cdi.Mount(folder, f"{VIEWS_ROOT}/{allocation.uid}/{request.name}", recursive=True),
             *_metadata_mounts(allocation, folder, request.name, driver=driver),
         ],
-        environment=_environment(grant, request, views, node),
+        environment=_environment(grant, request, node),
     )
 
 
-def _metadata_mounts(allocation: Allocation, folder: Path, request: str, *, driver: str) -> list[cdi.Mount]:
+def _metadata_mounts(allocation: Allocation, folder: str, request: str, *, driver: str) -> list[cdi.Mount]:
     """The metadata belongs to a claim: by the other road there is none to name it by."""
     if allocation.origin != "claim":
         return []
     return [cdi.Mount(f"{folder}/{METADATA}", device_metadata.container_path(allocation, request, driver=driver))]
 
 
-def _environment(
-    grant: Grant, request: GrantedRequest, views: Mapping[str, View], node: SimulatedNode
-) -> Mapping[str, str]:
+def _environment(grant: Grant, request: GrantedRequest, node: SimulatedNode) -> Mapping[str, str]:
     """What the runtime reads. In a container that uses several requests, the last one's value of a variable holds."""
     environment = {SIMULATED_VARIABLE: "true"}
     if node.instance_type.chip.has_logical_neuron_cores:
         environment[LOGICAL_NC_CONFIG] = str(request.logical_neuron_core)
-    if visible := _visible_cores(grant, request, views):
+    if visible := _visible_cores(grant, request):
         environment[VISIBLE_CORES] = visible
     if request.config.ultraserver:
-        environment |= _ultraserver(request.config.ultraserver.ultraserver_mode, node.seat)
+        environment |= ultraserver_environment.environment(request.config.ultraserver.ultraserver_mode, node.seat)
     if request.config.simulation:
         environment |= request.config.simulation.environment
     return environment
 
 
-def _ultraserver(servers: int, seat: Seat | None) -> Mapping[str, str]:
-    """What AWS's init script writes for workers on so many servers (src/k8/k8s-ultraserver-init-script.sh).
-
-    The script numbers all workers of a job, where we know one set of them: of a job on one set it is the same. What the
-    first worker's pod is called (NEURON_GLOBAL_TOPOID0_HOST), nobody knows on a node.
-    """
-    set_id, number = (seat.set_id(servers), seat.set_node(servers)) if seat else (NO_SET, NO_NODE)
-    return {
-        ULTRASERVER_MODE: str(runtime_mode(servers)),
-        ULTRASERVER_SERVER_ID: set_id,
-        ULTRASERVER_NODE_ID: str(number),
-        GLOBAL_TOPOLOGY_ID: str(max(number, 0)),
-    }
-
-
-def _visible_cores(grant: Grant, request: GrantedRequest, views: Mapping[str, View]) -> str:
+def _visible_cores(grant: Grant, request: GrantedRequest) -> str:
     """The cores to name to the runtime, none where it has to look for itself.
 
     Whole chips are all visible anyway. Of a claim with several requests nobody knows which of them a container uses,
@@ -195,7 +157,7 @@ def _visible_cores(grant: Grant, request: GrantedRequest, views: Mapping[str, Vi
         return ""
     if all(chip.cores is None for other in together for chip in other.chips):
         return ""
-    return core_list(core for other in together for core in _cores(views[other.name]))
+    return core_list(core for other in together for core in _cores(other.view))
 
 
 def _cores(view: View) -> list[int]:

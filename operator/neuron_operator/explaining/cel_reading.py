@@ -30,12 +30,35 @@ _SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {"==": eq, "!=": ne, "<": lt,
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A comparison in a conjunction."""
+
+    text: str
+    """As people would write it: the attribute without its domain, and what is asked of it."""
+    attribute: str
+    """Full name; empty: it is about the driver."""
+    test: Callable[[Scalar], bool]
+    default: Scalar | None = None
+
+    def holds(self, driver: str, attribute: Callable[[str], Scalar | None]) -> bool:
+        """Whether a device fulfils it."""
+        value = self.value(attribute) if self.attribute else driver
+        # CEL fails on an attribute that is not there: no device is chosen by it either way
+        return value is not None and self.test(value)
+
+    def value(self, attribute: Callable[[str], Scalar | None]) -> Scalar | None:
+        """What a device has."""
+        found = attribute(self.attribute)
+        return self.default if found is None else found
+
+
+@dataclass(frozen=True, slots=True)
 class Selector:
     """A CEL expression, as far as it could be read."""
 
     expression: str
-    parts: tuple[Callable[[str, Callable[[str], Scalar | None]], bool] | None, ...]
-    """A test for each part of the conjunction, given the driver and a way to look up attributes; None: not read."""
+    parts: tuple[Part | None, ...]
+    """Of the conjunction; None: not read."""
 
     @property
     def read(self) -> bool:
@@ -44,9 +67,13 @@ class Selector:
 
     def holds(self, driver: str, attribute: Callable[[str], Scalar | None]) -> bool | None:
         """Whether a device fulfils it; None: it depends on what could not be read."""
-        if any(part is not None and not part(driver, attribute) for part in self.parts):
+        if self.failed(driver, attribute):
             return False
         return True if self.read else None
+
+    def failed(self, driver: str, attribute: Callable[[str], Scalar | None]) -> list[Part]:
+        """The parts that a device does not fulfil, of those that were read."""
+        return [part for part in self.parts if part is not None and not part.holds(driver, attribute)]
 
 
 @lru_cache(maxsize=1024)
@@ -84,29 +111,19 @@ def _conjuncts(expression: str) -> list[str]:
     return [*parts, expression[start:]]
 
 
-def _part(text: str) -> Callable[[str, Callable[[str], Scalar | None]], bool] | None:
+def _part(text: str) -> Part | None:
     text = text.strip()
     while text.startswith("(") and _closes_at_end(text):
         text = text[1:-1].strip()
     if found := _DRIVER.match(text):
         test = _test(found["rest"])
-        return test and (lambda driver, _: test(driver))
+        return Part(f"driver{found['rest']}", "", test) if test else None
     if not (found := _ATTRIBUTE.match(text)):
         return None
-    name = f"{found['domain'][1:-1]}/{found['name'] or found['optional']}"
+    name = found["name"] or found["optional"]
     default = _value(found["default"]) if found["default"] else None
     test = _test(found["rest"])
-    if test is None:
-        return None
-
-    def part(_: str, attribute: Callable[[str], Scalar | None]) -> bool:
-        value = attribute(name)
-        if value is None:
-            value = default
-        # CEL fails on an attribute that is not there: no device is chosen by it either way
-        return value is not None and test(value)
-
-    return part
+    return Part(f"{name}{found['rest']}", f"{found['domain'][1:-1]}/{name}", test, default) if test else None
 
 
 def _closes_at_end(text: str) -> bool:

@@ -148,6 +148,16 @@ def of_pod(pod: Json, known: Known) -> Demand:
     )
 
 
+def of_resources(pod: Json, known: Known) -> tuple[Placed, ...]:
+    """The claim that the scheduler made of a pod's extended resources, if it has its devices."""
+    made = (pod.get("status") or {}).get("extendedResourceClaimStatus") or {}
+    claim = known.claims.get((pod["metadata"].get("namespace") or "default", made.get("resourceClaimName") or ""))
+    placed: list[Placed] = []
+    if claim is not None:
+        _take(claim, known, [], placed, [])
+    return tuple(placed)
+
+
 def of_claim(claim: Json, known: Known) -> Demand:
     """What a claim asks for."""
     claims: list[ClaimDemand] = []

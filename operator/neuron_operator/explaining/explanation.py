@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from neuron_device_model.advertise import RESERVED_TAINT
+
 from neuron_operator import names, pending
 from neuron_operator.conditions import listing
 from neuron_operator.explaining import node_rules, quota
-from neuron_operator.explaining.demand import ClaimDemand, Demand, Known, of_claim, of_pod
+from neuron_operator.explaining.demand import ClaimDemand, Demand, Known, of_claim, of_pod, of_resources
 from neuron_operator.explaining.fitting import Fit, Lack, Remedy, fit, remedy
 from neuron_operator.explaining.supply import Supply, Taint
 from neuron_operator.node_affinity import selects
@@ -98,8 +100,8 @@ def explain_pod(pod: Json, facts: Facts) -> Explanation:
         text = f"The pod is over: {status['phase']}"
         return Explanation(subject=subject, state="over", summary=text, asks=_asks(demand), said=said)
     if node := spec.get("nodeName"):
-        devices = [f"{placed.name} has {listing(placed.devices)}" for placed in demand.placed]
-        text = f"The pod is on node {node}" + "".join(f"; {each}" for each in devices)
+        claims = [*demand.placed, *of_resources(pod, facts.known)]
+        text = f"The pod is on node {node}" + "".join(f"; {each.name} has {_devices(each.devices)}" for each in claims)
         return Explanation(subject=subject, state="placed", summary=text, asks=_asks(demand), said=said)
     problems = [*_gates(pod), *demand.problems, *quota.exceeded(demand, facts.quotas)]
     if "deletionTimestamp" in metadata:
@@ -115,7 +117,7 @@ def explain_claim(claim: Json, facts: Facts) -> Explanation:
     if demand.placed:
         consumers = [each["name"] for each in (claim.get("status") or {}).get("reservedFor") or ()]
         users = f"pods that use it: {listing(consumers)}" if consumers else "no pod uses it"
-        text = f"The claim has {listing(demand.placed[0].devices)}; {users}"
+        text = f"The claim has {_devices(demand.placed[0].devices)}; {users}"
         return Explanation(subject=subject, state="placed", summary=text, said=_events_said(facts.events))
     waits = "a claim gets its devices when a pod that names it is scheduled"
     found = _explain(subject, "the claim", demand, facts, problems=list(demand.problems), pod=None, said=())
@@ -222,17 +224,19 @@ def _refined(reason: str, lack: Lack, neuron: Json | None) -> str:
     if not lack.absent:
         return reason
     if neuron is None:
-        return f"{reason}: it is in no NeuronNodePool"
+        return f"{reason} (it is in no NeuronNodePool)"
     spec, pool = neuron["spec"], neuron["spec"].get("pool")
     if spec.get("resources") == "DevicePlugin":
-        return f"{reason}: it serves device plugins, set resources: DRA in NeuronNodePool {pool} for claims"
+        return f"{reason} (it serves device plugins; set resources to DRA in NeuronNodePool {pool} for claims)"
     if not_ready := _not_ready(neuron):
         return f"{reason}: {not_ready}"
     partitions = spec.get("partitions")
     if names.PHYSICAL_CORE_CLASS in lack.absent and partitions != "physical":
-        return f"{reason}: NeuronNodePool {pool} has partitions: {partitions}, and physical cores need physical"
+        said = f"NeuronNodePool {pool} has partitions {partitions}, and physical cores need physical"
+        return f"{reason.partition(' (')[0]} ({said})"
     if names.CORE_CLASS in lack.absent and partitions == "none":
-        return f"{reason}: NeuronNodePool {pool} has partitions: none, and cores need logical or physical"
+        said = f"NeuronNodePool {pool} has partitions none, and cores need logical or physical"
+        return f"{reason.partition(' (')[0]} ({said})"
     return f"{reason}: it is a {spec.get('instanceType')} of NeuronNodePool {pool}"
 
 
@@ -317,6 +321,8 @@ def _steps(way: Remedy, neuron: Json | None) -> list[str]:
 
 def _fault(device: str, taint: Taint, neuron: Json | None) -> str:
     """What would take a taint away: the NeuronFault that it comes from, where that is known."""
+    if taint.key == RESERVED_TAINT:
+        return f"the NeuronUltraServerWorkload with the id {taint.value} gave it back"
     for fault in (neuron or {}).get("spec", {}).get("faults") or ():
         of_chip = fault.get("chip") is None or device == f"neuron-device-{fault['chip']}" or "core" in device
         if fault["type"] == taint.value and of_chip:
@@ -340,7 +346,7 @@ def _summary(
         return f"{len(fitting)} of {len(verdicts)} nodes could take {what} now ({listing(fitting)}){unless}"
     if not verdicts:
         return "There are no nodes"
-    groups = [f"{_nodes(nodes)}: {_and([short(lack) for lack in lacks])}" for lacks, nodes in grouped(verdicts)]
+    groups = [f"{_nodes(nodes)}: {_and(_telling(lacks))}" for lacks, nodes in grouped(verdicts)]
     more = f"; and {len(groups) - _SUMMED_UP} other causes" if groups[_SUMMED_UP:] else ""
     ways = "".join(f". {way}" for way in remedies[:1])
     of = "The node cannot" if len(verdicts) == 1 else f"None of {len(verdicts)} nodes can"
@@ -362,6 +368,12 @@ def grouped(verdicts: Sequence[Verdict]) -> list[tuple[tuple[str, ...], list[str
 
 def _irrelevant(lacks: Sequence[str]) -> bool:
     return any(lack.startswith("has no devices for claims") for lack in lacks)
+
+
+def _telling(lacks: Sequence[str]) -> list[str]:
+    """Where there are no devices, the rest does not matter."""
+    found = [short(lack) for lack in lacks]
+    return [lack for lack in found if _irrelevant([lack])] or found
 
 
 def short(lack: str) -> str:
@@ -393,6 +405,32 @@ def _asks(demand: Demand) -> tuple[str, ...]:
             )
             found.append(f"{claim.name}, request {request.name}: {either}{rules}")
     return (*found, *(f"{placed.name}: has {listing(placed.devices)}" for placed in demand.placed))
+
+
+def _devices(devices: Sequence[str]) -> str:
+    """Devices of a node, those in a row by the first and the last."""
+    by_node: dict[str, list[str]] = defaultdict(list)
+    for device in devices:
+        node, _, name = device.partition("/")
+        by_node[node].append(name)
+    return listing([f"{listing(_runs(names))} of {node}" for node, names in by_node.items()])
+
+
+def _runs(names: Sequence[str]) -> list[str]:
+    runs: list[list[str]] = []
+    for name in sorted(names, key=lambda name: (name.rstrip("0123456789"), _number(name))):
+        stem = name.rstrip("0123456789")
+        last = runs[-1][-1] if runs else ""
+        if last.rstrip("0123456789") == stem and _number(last) + 1 == _number(name):
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return [f"{run[0]} to {run[-1]}" if run[2:] else ", ".join(run) for run in runs]
+
+
+def _number(name: str) -> int:
+    digits = name[len(name.rstrip("0123456789")) :]
+    return int(digits) if digits else -1
 
 
 def _gates(pod: Json) -> Iterator[str]:

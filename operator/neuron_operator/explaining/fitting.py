@@ -12,6 +12,8 @@ from decimal import Decimal
 from itertools import islice, product
 from typing import Any
 
+from neuron_device_model.advertise import RESERVED_TAINT
+
 from neuron_operator.conditions import listing
 from neuron_operator.explaining.demand import Ask, ClaimDemand, Constraint, Request
 from neuron_operator.explaining.supply import Device, Holder, Supply, Taint, noun
@@ -133,10 +135,10 @@ def fit(supply: Supply, claims: Sequence[ClaimDemand]) -> Fit | Lack:
     return Fit(tuple(given), sure=all(selector.read for ask in asks for selector in ask.selectors))
 
 
-def with_given(supply: Supply, fitted: Fit, *, claim: str) -> Supply:
-    """The same node after a claim got its devices."""
+def with_given(supply: Supply, fitted: Fit, *, claim: str, pod: str) -> Supply:
+    """The same node after a pod's claims got their devices; one holder for all of them."""
     devices = frozenset(_key(device) for given in fitted.given for device in given.devices)
-    return replace(supply, holders=(*supply.holders, Holder(claim, (), devices)))
+    return replace(supply, holders=(*supply.holders, Holder(claim, (pod,), devices)))
 
 
 def remedy(supply: Supply, claims: Sequence[ClaimDemand]) -> Remedy | None:
@@ -284,6 +286,7 @@ def _ask(node: _Node, claim: ClaimDemand, request: Request, ask: Ask) -> Lack:
         some = bool(node.supply.devices)
         said = f"has no device that DeviceClass {ask.device_class}" if some else "has no devices for claims"
         said += " and the selectors choose" if some and len(ask.selectors) > 1 else " chooses" if some else ""
+        said += _nearest(node.supply.devices, ask)
         return Lack((said,), wanted or 1, True, (ask.device_class,))
     word = noun(chosen[0])
     if wanted is not None and len(chosen) < wanted:
@@ -295,6 +298,23 @@ def _ask(node: _Node, claim: ClaimDemand, request: Request, ask: Ask) -> Lack:
         reason = f"{len(free)} of {len(chosen)} {word} {_are(len(free))} free, {asked} {_are(wanted or 2)} asked for"
         return Lack((f"{reason}: {details}",), (wanted or len(chosen)) - len(free), False)
     return _constrained(claim, request, free, wanted)
+
+
+def _nearest(devices: Sequence[Device], ask: Ask) -> str:
+    """What the device that is nearest to be chosen has instead, in brackets; empty where nothing is near."""
+    failed = (
+        [(part, device) for selector in ask.selectors for part in selector.failed(device.driver, device.attribute)]
+        for device in devices
+    )
+    nearest = min(failed, key=len, default=[])
+    if not nearest or any(not part.attribute for part, _ in nearest):
+        return ""
+    wanted = [
+        f"{part.text} is wanted, and it {'has none' if value is None else f'is {value}'}"
+        for part, device in nearest
+        for value in (part.value(device.attribute),)
+    ]
+    return f" ({listing(wanted)})"
 
 
 def _constrained(claim: ClaimDemand, request: Request, free: Sequence[Device], wanted: int) -> Lack:
@@ -326,7 +346,7 @@ def _why_taken(node: _Node, devices: Sequence[Device], ask: Ask) -> str:
     causes: Counter[str] = Counter()
     for device in devices:
         if taint := tainted(device, ask.tolerations):
-            causes[f"broken or closed ({taint.key}={taint.value}:{taint.effect})"] += 1
+            causes[_closed(taint)] += 1
         elif _key(device) in by_device:
             causes[f"held by {by_device[_key(device)]}"] += 1
         elif over := _overlapping(node, device, by_device):
@@ -334,6 +354,12 @@ def _why_taken(node: _Node, devices: Sequence[Device], ask: Ask) -> str:
         else:
             causes["taken by another request of the same pod"] += 1
     return listing([f"{count} {cause}" for cause, count in causes.most_common()])
+
+
+def _closed(taint: Taint) -> str:
+    if taint.key == RESERVED_TAINT:
+        return f"reserved for the NeuronUltraServerWorkload with the id {taint.value}"
+    return f"broken or closed ({taint.key}={taint.value}:{taint.effect})"
 
 
 def _overlapping(node: _Node, device: Device, by_device: Mapping[tuple[str, str, str], Holder]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from neuron_device_model.advertise import offer
+from neuron_device_model.advertise import offer, reserved
 from neuron_device_model.catalog import DEFAULT_SDK_VERSION, UnknownInstanceType, instance_type, sdk_release
 from neuron_device_model.faults import Fault
 
@@ -59,7 +59,7 @@ def _slices(item: Json, driver_name: str) -> list[Json]:
         )
     except (UnknownInstanceType, ValueError):  # of another release's catalogue
         return []
-    own = _own_attributes(spec)
+    own, closed = _own_attributes(spec), reserved(spec.get("workloadID"))
     return [
         {
             "metadata": {"name": f"{name}-{number:03}"},
@@ -68,7 +68,14 @@ def _slices(item: Json, driver_name: str) -> list[Json]:
                 "nodeName": name,
                 "pool": {"name": name},
                 "sharedCounters": counters,
-                "devices": [{**device, "attributes": {**device["attributes"], **own}} for device in devices],
+                "devices": [
+                    {
+                        **device,
+                        "attributes": {**device["attributes"], **own},
+                        "taints": [*closed, *(device.get("taints") or ())],
+                    }
+                    for device in devices
+                ],
             },
         }
         for number, (devices, counters) in enumerate(pages)

@@ -11,6 +11,7 @@ from typing import Any
 
 from neuron_operator import names
 from neuron_operator.explaining.cel_reading import Scalar
+from neuron_operator.node_affinity import selects
 
 Json = Mapping[str, Any]
 
@@ -83,16 +84,19 @@ class Supply:
     holders: tuple[Holder, ...] = ()
 
 
-def supplies(slices: Iterable[Json], claims: Sequence[Json]) -> dict[str, Supply]:
-    """What each node offers; only the slices of the newest generation of a pool count."""
+def supplies(slices: Iterable[Json], claims: Sequence[Json], *, nodes: Sequence[Json] = ()) -> dict[str, Supply]:
+    """What each node offers; only the slices of the newest generation of a pool count.
+
+    `nodes` are Node objects, for slices that several nodes can reach: without them these are left out.
+    """
+    labels = {node["metadata"]["name"]: node["metadata"].get("labels") or {} for node in nodes}
     newest: dict[tuple[str, str], int] = {}
     pieces: list[_Piece] = []
     for item in slices:
-        piece = _piece(item)
-        if piece is None:
-            continue
-        newest[piece.pool] = max(piece.generation, newest.get(piece.pool, 0))
-        pieces.append(piece)
+        for node in _reached(item["spec"], labels):
+            piece = _piece(item, node)
+            newest[piece.pool] = max(piece.generation, newest.get(piece.pool, 0))
+            pieces.append(piece)
     devices: dict[str, list[Device]] = {}
     counters: dict[str, dict[tuple[str, str, str], Decimal]] = {}
     for piece in sorted(pieces, key=lambda piece: piece.name):
@@ -135,14 +139,21 @@ class _Piece:
     counters: Mapping[tuple[str, str, str], Decimal]
 
 
-def _piece(item: Json) -> _Piece | None:
+def _reached(spec: Json, labels: Mapping[str, Mapping[str, str]]) -> Iterable[str]:
+    """The nodes that can reach a slice's devices."""
+    if spec.get("nodeName"):
+        return (spec["nodeName"],)
+    if selector := spec.get("nodeSelector"):
+        return (name for name, found in labels.items() if selects(selector, name=name, labels=found))
+    return labels if spec.get("allNodes") else ()
+
+
+def _piece(item: Json, node: str) -> _Piece:
     spec = item["spec"]
     pool = spec["pool"]
-    if spec.get("nodeName") is None:
-        return None  # what several nodes can reach is nobody's own
     return _Piece(
         name=str(item["metadata"].get("name", "")),
-        node=spec["nodeName"],
+        node=node,
         pool=(spec["driver"], pool["name"]),
         generation=pool.get("generation", 0),
         devices=tuple(_device(found, spec) for found in spec.get("devices") or ()),
@@ -213,6 +224,8 @@ def noun(device: Device, count: int = 2) -> str:
         word = "physical NeuronCore" if physical else "NeuronCore"
     else:
         word = {"neuron_device": "chip", "neuron_node": "whole node"}.get(str(kind), f"device of {device.driver}")
+    if device.driver == names.ULTRASERVER_DRIVER_NAME:
+        word = "UltraServer"
     if word.startswith("device of"):
         return word if count == 1 else f"devices of {device.driver}"
     return word if count == 1 else f"{word}s"

@@ -105,14 +105,16 @@ def holding(claim: Json, *, driver_name: str) -> Holding | None:
     )
 
 
-def shut(facts: NodeFacts | None, hardware: Hardware | None) -> str | None:
-    """Why no pod of a gang can go on a node, promised or not, as the end of "node X is …"."""
+def shut(facts: NodeFacts | None, hardware: Hardware | None, *, owner: str = "") -> str | None:
+    """Why no pod of a gang can go on a node, promised or not, as the end of "node X is …"; `owner`: who else has it."""
     if facts is None:
         return "gone"
     if hardware is None:
         return "no Neuron node"
     if facts.unschedulable:
         return "cordoned"
+    if owner:
+        return f"allocated to {owner}"
     if hardware.workload:
         return f"allocated to the NeuronUltraServerWorkload with the id {hardware.workload}"
     return None if facts.ready else "not ready"
@@ -140,6 +142,7 @@ def state(
     plain: int,
     promised: int,
     holders: Iterable[str] = (),
+    owner: str = "",
 ) -> NodeState:
     """A node as placement sees it; `promised` chips are not free, whichever they will be."""
     free = sorted(left(hardware, node=facts.name, held=held, plain=plain))
@@ -153,7 +156,8 @@ def state(
         instance_type=hardware.instance_type.name,
         domains=hardware.domains,
         position=hardware.position,
-        closed=shut(facts, hardware) or (None if hardware.served else "not served by its neuron-sim agent"),
+        closed=shut(facts, hardware, owner=owner)
+        or (None if hardware.served else "not served by its neuron-sim agent"),
         used_by=tuple(sorted(used_by)),
     )
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -19,9 +19,10 @@ from neuron_operator.gangs import names
 from neuron_operator.gangs.planning import Memory, plan
 from neuron_operator.gangs.records import Key
 from neuron_operator.gangs.state import State
-from neuron_operator.gangs.writes import Make
+from neuron_operator.gangs.writes import Make, SetStatus, Write
 from neuron_operator.gangs.writing import Writer
 from neuron_operator.kube import Api, ApiError, Kube
+from neuron_operator.ledger import Held, Ledger
 
 _LONGEST_SLEEP = 10.0
 _LOOK_EVERY = 5.0
@@ -29,6 +30,7 @@ _PAUSE = 1.0
 _ROUNDS = 50
 # the API server drops Events after an hour, and who tells one again makes no second one of it
 _TOLD = 50_000
+_NONE: frozenset[str] = frozenset()
 _BOUND = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 
 logger = logging.getLogger(__name__)
@@ -38,9 +40,15 @@ class Gangs:
     """Places gangs."""
 
     def __init__(
-        self, *, api: Api, driver_name: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        *,
+        api: Api,
+        driver_name: str,
+        ledger: Ledger,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
+        self._ledger = ledger
         self._clock = clock
         self._changed = asyncio.Event()
         self._looked_at = float("-inf")
@@ -48,6 +56,7 @@ class Gangs:
         self._memory = Memory()
         self.state = State(driver_name=driver_name, changed=self._changed.set)
         self._writer = Writer(api, self.state, self._memory)
+        ledger.listen("gangs", self._changed.set)
 
     async def run(self, api: Kube) -> NoReturn:
         """Watch and place until cancelled."""
@@ -77,11 +86,18 @@ class Gangs:
         for _ in range(_ROUNDS):
             await self._look_around()
             now = self._clock()
+            # from here on nothing waits until what is about to be promised is in the ledger
+            self._ledger.report("gangs", self._held())
+            others = self._ledger.others("gangs")
+            if others is None:
+                return _LONGEST_SLEEP
+            self.state.leave(others)
             planned = plan(self.state, self._memory, now=now)
             for write in planned.writes:
                 if isinstance(write, Make):
                     self._first_seen.setdefault(write.key, time.monotonic())
             wanted, writes = list(self.state.wanted), self._writer.due(planned.writes, now)
+            self._pledge(writes)
             known = not wanted or await self._writer.look(wanted)
             if not writes and not (wanted and known):
                 self._report()
@@ -90,6 +106,21 @@ class Gangs:
                 return max(0.0, min([*pauses, _LONGEST_SLEEP if known else _PAUSE]))
             await self._writer.write(writes, now)
         return 0.0
+
+    def _held(self) -> dict[str, Held]:
+        """What gangs have, and which version of its NeuronGang each was seen in."""
+        nodes = self.state.has()
+        return {
+            _owner(key): Held(record.version if (record := self.state.records.get(key)) else "", nodes.get(key, _NONE))
+            for key in self.state.records.keys() | nodes.keys()
+        }
+
+    def _pledge(self, writes: Iterable[Write]) -> None:
+        for write in writes:
+            if isinstance(write, SetStatus) and write.status.get("phase") == "Reserved":
+                self._ledger.pledge(
+                    "gangs", _owner(write.record.key), version=write.record.version, nodes=write.status["nodes"] or ()
+                )
 
     async def _look_around(self) -> None:
         """What no watch tells, while gangs wait: claims that pods name, and what device plugins gave to pods."""
@@ -118,3 +149,7 @@ class Gangs:
                     metrics.GANG_PLACEMENT_SECONDS.observe(time.monotonic() - began)
         if len(self._memory.told) > _TOLD:
             self._memory.told.clear()
+
+
+def _owner(key: Key) -> str:
+    return "the gang " + "/".join(key)

@@ -87,6 +87,12 @@ def open_places(record: Record, members: Sequence[Member]) -> Counter[str]:
     return Counter(record.nodes) - taken(record, members) if record.phase == "Reserved" else Counter()
 
 
+def holds(member: Member) -> bool:
+    """Whether a pod that was let go has its place, or is on its way there, or still leaving it."""
+    there = member.reservation and not member.gates and member.phase not in ("Succeeded", "Failed")
+    return bool(there and member.place)
+
+
 def unfilled(record: Record, members: Sequence[Member]) -> Counter[str]:
     """Places of a reservation where no pod is bound yet."""
     if record.phase != "Reserved":
@@ -195,7 +201,11 @@ def _too_late(record: Record, members: Sequence[Member], there: Sequence[Member]
             " will be, or neuron-sim.dev/gang-timeout to the time that it takes"
         )
     words = next((member.why_not for member in made if member.placed and not member.node and member.why_not), "")
-    return f"{text}; the scheduler says: {words}" if words else f"{text}: see the Events of those that were not"
+    return (
+        f"{text}; the scheduler says: {words.rstrip('.')}"
+        if words
+        else f"{text}: see the Events of those that were not"
+    )
 
 
 def _give_up(record: Record, reason: str, text: str, *, now: datetime) -> SetStatus:

@@ -25,4 +25,9 @@ LABELS_INDEX: Final = (
     "leaderworkerset.sigs.k8s.io/worker-index",
     "apps.kubernetes.io/pod-index",
 )
-"""A pod's number in its workload."""
+"""A pod's number in its workload, or in that part of it which is named below."""
+LABEL_JOB_INDEX: Final = "jobset.sigs.k8s.io/job-index"
+LABEL_JOBS: Final = "jobset.sigs.k8s.io/replicatedjob-replicas"
+LABEL_GROUP_INDEX: Final = "leaderworkerset.sigs.k8s.io/group-index"
+ANNOTATION_GROUP_SIZE: Final = "leaderworkerset.sigs.k8s.io/size"
+"""A JobSet numbers the pods of each Job, a LeaderWorkerSet those of each group."""

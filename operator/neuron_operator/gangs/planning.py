@@ -144,8 +144,7 @@ def promises(world: World) -> dict[str, list[tuple[Key, int]]]:
         for node, count in deciding.open_places(record, members).items():
             promise(record, node, count)
         for member in members:
-            holds = member.reservation and not member.gates and member.phase not in ("Succeeded", "Failed")
-            if holds and member.place and not (world.by_claims(member.place) and world.claimed(member.uid)):
+            if deciding.holds(member) and not (world.by_claims(member.place) and world.claimed(member.uid)):
                 promise(record, member.place, 1)
     return found
 

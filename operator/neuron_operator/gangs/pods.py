@@ -123,7 +123,7 @@ def member(pod: Json) -> Member:
         node=spec.get("nodeName") or "",
         leaving="deletionTimestamp" in metadata,
         bare=not any(owner.get("controller") for owner in metadata.get("ownerReferences") or ()),
-        index=_index(labels),
+        index=_index(labels, annotations),
         created=metadata.get("creationTimestamp") or "",
         why_not=_why_not(status),
         wish=Wish(_of_wish(spec)),
@@ -202,9 +202,24 @@ def _seconds(text: str | None) -> int | None:
     return total if 1 <= total <= _LONGEST_TIMEOUT else None
 
 
-def _index(labels: Mapping[str, str]) -> int | None:
-    numbers = (labels.get(label, "") for label in names.LABELS_INDEX)
-    return next((int(number) for number in numbers if number.isascii() and number.isdecimal()), None)
+def _index(labels: Mapping[str, str], annotations: Mapping[str, str]) -> int | None:
+    """A pod's number in its workload, the parts of a JobSet or a LeaderWorkerSet one after another."""
+    numbers = (_number(labels.get(label)) for label in names.LABELS_INDEX)
+    own = next((number for number in numbers if number is not None), None)
+    if own is None:
+        return None
+    size, jobs = _number(labels.get(names.LABEL_SIZE)), _number(labels.get(names.LABEL_JOBS))
+    of_job = size // jobs if size and jobs else None
+    of_group = _number(annotations.get(names.ANNOTATION_GROUP_SIZE))
+    for label, width in ((names.LABEL_JOB_INDEX, of_job), (names.LABEL_GROUP_INDEX, of_group)):
+        part = _number(labels.get(label))
+        if part is not None and width and own < width:
+            return part * width + own
+    return own
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdecimal() else None
 
 
 def _why_not(status: Json) -> str:

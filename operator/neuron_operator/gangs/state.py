@@ -1,93 +1,30 @@
 """What watches told: gangs, their pods, nodes and who has their chips. Small projections, kept in step one by one.
 
-Answers to our own writes come in too, so that the next plan need not wait for the watch. They may overtake it, and it
-them: the higher resource version wins, and an answer about something that is gone by then is dropped.
-
 One event loop uses it and no method waits, so there is nothing to lock.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from neuron_device_model.cores import visible_cores
 
 from neuron_operator.extender.demand import demand
-from neuron_operator.fleet import key as key_of
 from neuron_operator.gangs import capacity, deciding, pods, records
 from neuron_operator.gangs import names as gang_names
 from neuron_operator.gangs.capacity import Hardware, Holding
 from neuron_operator.gangs.demand import Needs, needs, references
 from neuron_operator.gangs.pods import Member
 from neuron_operator.gangs.records import Key, Record
+from neuron_operator.kept import Kept
 from neuron_operator.nodes import NodeFacts, node_facts
 from neuron_operator.placement import NodeState
 
 Json = Mapping[str, Any]
-T = TypeVar("T")
 Reference = tuple[str, str, bool]
 """Namespace and name of a ResourceClaim, or (True) of a template."""
 
 _MANY = 10_000
-
-
-class Kept(Generic[T]):
-    """The objects of a kind, projected; `moved(key, before, after)` is called for each that changes, `whole()` after
-    each complete list.
-    """
-
-    def __init__(
-        self,
-        project: Callable[[Any], T | None],
-        moved: Callable[[str, T | None, T | None], None],
-        whole: Callable[[], None],
-    ) -> None:
-        self._project = project
-        self._moved = moved
-        self._whole = whole
-        self._versions: dict[str, int] = {}
-        self.values: dict[str, T] = {}
-        self.complete = False
-
-    def listed(self, items: Iterable[Json], asked: float = 0.0) -> None:
-        """A complete list; what is not in it is gone."""
-        self.complete = True
-        found = {key_of(item): item for item in items}
-        for key in self._versions.keys() - found.keys():
-            self.gone(key)
-        for item in found.values():
-            self.seen(item, False)
-        self._whole()
-
-    def seen(self, item: Json, deleted: bool) -> None:
-        """An event of the watch."""
-        key, version = key_of(item), int(item["metadata"]["resourceVersion"])
-        if deleted:
-            # an answer may have told already of another one with this name
-            if version >= self._versions.get(key, -1):
-                self.gone(key)
-        elif version > self._versions.get(key, -1):
-            self._versions[key] = version
-            self._set(key, self._project(item))
-
-    def answered(self, item: Json) -> None:
-        """The API server's answer to a write on something that was there."""
-        if key_of(item) in self._versions:
-            self.seen(item, False)
-
-    def gone(self, key: str) -> None:
-        """It is not there any more."""
-        self._versions.pop(key, None)
-        self._set(key, None)
-
-    def _set(self, key: str, after: T | None) -> None:
-        before = self.values.get(key)
-        if after is None:
-            self.values.pop(key, None)
-        else:
-            self.values[key] = after
-        if before != after:
-            self._moved(key, before, after)
 
 
 class State:
@@ -105,6 +42,8 @@ class State:
         """Those that somebody has to look at."""
         self.plain: Mapping[str, int] = {}
         """Chips that pods have by device plugins, by node; pods that we let go do not count."""
+        self.elsewhere: Mapping[str, str] = {}
+        """Nodes that are no places for gangs, and who has them: NeuronUltraServerWorkloads."""
         self._by_uid: dict[Key, dict[str, Member]] = {}
         self.reservations: dict[str, str] = {}
         """Our taint on each node that has one."""
@@ -134,7 +73,9 @@ class State:
 
     def shut(self, node: str) -> str | None:
         """Why nobody may be placed on a node."""
-        return capacity.shut(self.nodes.values.get(node), self.hardware.values.get(node))
+        return capacity.shut(
+            self.nodes.values.get(node), self.hardware.values.get(node), owner=self.elsewhere.get(node, "")
+        )
 
     def room(self, node: str, *, own: frozenset[str]) -> int:
         """Chips that nobody has but these pods."""
@@ -173,11 +114,13 @@ class State:
         facts, hardware = self.nodes.values.get(node), self.hardware.values.get(node)
         if facts is None or hardware is None:
             return None
-        held, plain = self._held(node), self.plain.get(node, 0)
+        held, plain, owner = self._held(node), self.plain.get(node, 0), self.elsewhere.get(node, "")
         if promised:
-            return capacity.state(facts, hardware, held=held, plain=plain, promised=promised, holders=holders)
+            return capacity.state(
+                facts, hardware, held=held, plain=plain, promised=promised, holders=holders, owner=owner
+            )
         if node not in self._states:
-            self._states[node] = capacity.state(facts, hardware, held=held, plain=plain, promised=0)
+            self._states[node] = capacity.state(facts, hardware, held=held, plain=plain, promised=0, owner=owner)
         return self._states[node]
 
     def needs(self, member: Member) -> Needs | str | None:
@@ -196,6 +139,27 @@ class State:
             driver_name=self.driver_name,
             cores_per_chip=self._cores_per_chip(),
         )
+
+    def leave(self, nodes: Mapping[str, str]) -> None:
+        """Nodes that others have from now on, and who they are."""
+        changed = {node for node in self.elsewhere.keys() | nodes.keys() if self.elsewhere.get(node) != nodes.get(node)}
+        self.elsewhere = dict(nodes)
+        for node in changed:
+            self._touch(node)
+
+    def has(self) -> dict[Key, frozenset[str]]:
+        """The nodes that gangs have, promised or not, as long as any of their pods is there."""
+        found: dict[Key, frozenset[str]] = {}
+        for key in self.records.keys() | self.members.keys():
+            record, members = self.records.get(key), self.members.get(key, ())
+            if record is not None and not (record.needs.chips or record.needs.whole_node):
+                continue
+            places = {member.place for member in members if deciding.holds(member)}
+            if record is not None and record.phase == "Reserved":
+                places |= set(record.nodes)
+            if places:
+                found[key] = frozenset(places)
+        return found
 
     def looked(self, reference: Reference, devices: Json | None) -> None:
         """Somebody looked at a claim or template."""

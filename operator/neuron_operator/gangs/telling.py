@@ -33,8 +33,7 @@ def not_gated(pod: Member, *, now: str) -> Tell:
     """The pod has the label, and nobody can hold it back any more."""
     note = (
         f"The pod has the label {names.LABEL_GANG} but not the scheduling gate {names.GATE}, so it is scheduled alone:"
-        " add the gate to spec.schedulingGates, or turn on the chart's MutatingAdmissionPolicy (gangs.addGate,"
-        " Kubernetes 1.36)"
+        " add the gate to spec.schedulingGates, or turn on gangs.addGate of the chart"
     )
     return about(pod, reason="GangWithoutGate", note=note, cause="gate", now=now)
 

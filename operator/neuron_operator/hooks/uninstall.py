@@ -1,14 +1,14 @@
 """Before an uninstall: refuse while devices are in use, else leave nothing behind.
 
 Without its driver a kubelet cannot unprepare a claim and holds the pod Terminating for ever, so pods that hold
-our devices, chips or EFA cards, have to go first. Then the pools are deleted, and what follows from that is done
-here by the same pure plan as in the operator, whether or not the operator is alive: it does not run while real Neuron
-is in the cluster, and that is when people uninstall. Both may do it at once, every write can be made twice. Resources
-of our device plugin, which the kubelet still reports for a moment, are nobody's concern any more.
+our devices, chips, EFA cards or UltraServers, have to go first. Then the pools are deleted, and what follows from that
+is done here by the same pure plan as in the operator, whether or not the operator is alive: it does not run while real
+Neuron is in the cluster, and that is when people uninstall. Both may do it at once, every write can be made twice.
+Resources of our device plugin, which the kubelet still reports for a moment, are nobody's concern any more.
 
-The slices are the agents' to delete. Where an agent is gone, its slices are deleted here after half of the
-time. A pod that got a device between the first look and the deletion of the pools is waited for: the agents
-are still there, and Helm leaves them while this fails.
+The slices are the agents' to delete, those of UltraServers the operator's. Where one of these is gone, its slices are
+deleted here after half of the time. A pod that got a device between the first look and the deletion of the pools is
+waited for: the agents are still there, and Helm leaves them while this fails.
 """
 
 import asyncio
@@ -157,9 +157,9 @@ async def _clean(api: Api, *, driver_name: str) -> _Left:
     )
 
 
-def _drivers(driver_name: str) -> tuple[str, str]:
-    """The agents' drivers: of the chips, and of the EFA cards."""
-    return (driver_name, names.EFA_DRIVER_NAME)
+def _drivers(driver_name: str) -> tuple[str, ...]:
+    """The agents' drivers: of the chips, of the EFA cards, and of UltraServers."""
+    return (driver_name, names.EFA_DRIVER_NAME, names.ULTRASERVER_DRIVER_NAME)
 
 
 async def _holders(api: Api, *, driver_name: str) -> list[str]:
@@ -177,7 +177,7 @@ async def _items(api: Api, resource: kube.Resource, *, labels: str = "") -> list
 async def _delete_slices(api: Api, slices: Iterable[Json], *, say: Say) -> None:
     for item in slices:
         metadata = item["metadata"]
-        say(f"deleting ResourceSlice {metadata['name']}, which no agent deleted")
+        say(f"deleting ResourceSlice {metadata['name']}, which nobody deleted")
         try:
             await api.delete(kube.SLICES, metadata["name"], uid=metadata["uid"])
         except ApiError as error:

@@ -9,14 +9,15 @@ from contextlib import suppress
 from neuron_operator import kube
 from neuron_operator.applying import each
 from neuron_operator.fleet import Fleet
+from neuron_operator.kept import Kept
 from neuron_operator.kube import Api, Conflict, NotFound
 from neuron_operator.ultraservers.claims import Pod
 from neuron_operator.ultraservers.planning import Finalizers, Named, Plan, Status
 
 
-async def apply(plan: Plan, *, api: Api, fleet: Fleet, asked: set[str]) -> int:
+async def apply(plan: Plan, *, api: Api, fleet: Fleet, slices: Kept[kube.Json], asked: set[str]) -> int:
     """Write what the plan names; returns how many writes failed. Pods that were asked to go are added to `asked`."""
-    writer = _Writer(api, fleet, asked)
+    writer = _Writer(api, fleet, slices, asked)
     unsent = await each(plan.events, writer.send, "Event", "create")
     failed = await each(plan.pods, writer.delete_pod, "Pod", "delete")
     if not failed:
@@ -26,6 +27,8 @@ async def apply(plan: Plan, *, api: Api, fleet: Fleet, asked: set[str]) -> int:
     failed += await each(plan.templates, writer.create_template, "ResourceClaimTemplate", "create")
     failed += await each(plan.table_deletions, writer.delete_table, "NeuronUltraServer", "delete")
     failed += await each(plan.tables, writer.apply_table, "NeuronUltraServer", "apply")
+    failed += await each(plan.slices.deletions, writer.delete_slice, "ResourceSlice", "delete")
+    failed += await each(plan.slices.writes, writer.write_slice, "ResourceSlice", "write")
     # without its Event a status change would go untold for ever
     if unsent == 0:
         failed += await each(plan.statuses, writer.write_status, "NeuronUltraServerWorkload", "patch")
@@ -34,9 +37,10 @@ async def apply(plan: Plan, *, api: Api, fleet: Fleet, asked: set[str]) -> int:
 
 
 class _Writer:
-    def __init__(self, api: Api, fleet: Fleet, asked: set[str]) -> None:
+    def __init__(self, api: Api, fleet: Fleet, slices: Kept[kube.Json], asked: set[str]) -> None:
         self._api = api
         self._fleet = fleet
+        self._slices = slices
         self._asked = asked
 
     async def send(self, event: kube.Json) -> None:
@@ -89,3 +93,15 @@ class _Writer:
                 kube.ULTRASERVERS, change.name, change.status, namespace=change.namespace, version=change.version
             )
             self._fleet.ultraservers.observe(item)
+
+    async def write_slice(self, body: kube.Json) -> None:
+        write = self._api.replace if "resourceVersion" in body["metadata"] else self._api.create
+        # one that somebody changed, made or deleted meanwhile is looked at in the next pass
+        with suppress(Conflict, NotFound):
+            self._slices.seen(await write(kube.SLICES, body), False)
+
+    async def delete_slice(self, item: kube.Json) -> None:
+        metadata = item["metadata"]
+        with suppress(NotFound, Conflict):
+            await self._api.delete(kube.SLICES, metadata["name"], uid=metadata["uid"])
+        self._slices.gone(metadata["name"])

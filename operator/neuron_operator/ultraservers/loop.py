@@ -13,15 +13,21 @@ What it commits in a workload's status, the Reconciler brings to the nodes: it i
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from neuron_operator import kube, metrics, names
+from neuron_operator.extender.watching import follow
 from neuron_operator.fleet import Fleet
-from neuron_operator.kube import Api, ApiError, NotFound
+from neuron_operator.kept import Kept
+from neuron_operator.kube import Api, ApiError, Kube, NotFound
+from neuron_operator.ledger import Held, Ledger
 from neuron_operator.ultraservers import applying, workloads
 from neuron_operator.ultraservers.planning import Plan, World, plan
+
+# each costs kube-scheduler 4 µs (nodeaffinity, parsed anew) for every node that it tries for a pod with a claim
+MOST_DEVICES = 32
 
 _DEBOUNCE = 0.2
 _DEBOUNCE_IF_CROWDED = 2.0
@@ -40,8 +46,20 @@ logger = logging.getLogger(__name__)
 class UltraServers:
     """Gives nodes of UltraServers to workloads."""
 
-    def __init__(self, *, api: Api, fleet: Fleet, driver_name: str, namespace: str, wrote: Callable[[], None]) -> None:
-        """`wrote` is called after every pass that may have changed who has which node."""
+    def __init__(
+        self,
+        *,
+        api: Api,
+        fleet: Fleet,
+        driver_name: str,
+        namespace: str,
+        wrote: Callable[[], None],
+        ledger: Ledger,
+        most_devices: int = MOST_DEVICES,
+    ) -> None:
+        """`wrote` is called after every pass that may have changed who has which node. UltraServers are devices, too,
+        while there are at most `most_devices` of them.
+        """
         self._api = api
         self._fleet = fleet
         self._driver_name = driver_name
@@ -50,6 +68,11 @@ class UltraServers:
         self._changed = asyncio.Event()
         self._failures = 0
         self._asked: set[str] = set()
+        self._most_devices = most_devices
+        self._ledger = ledger
+        ledger.listen("workloads", self.wake)
+        self.slices: Kept[Json] = Kept(_without_managed_fields, lambda *_: self.wake(), self.wake)
+        """The UltraServers as devices."""
 
     def wake(self) -> None:
         """Something changed."""
@@ -67,14 +90,21 @@ class UltraServers:
             done = await self.look(datetime.now(UTC), with_tables=with_tables)
             await self._pause(done, took=time.monotonic() - started, tables_due=not with_tables)
 
+    async def follow(self, api: Kube) -> None:
+        """Follow the slices of UltraServers until cancelled."""
+        fields = f"spec.driver={names.ULTRASERVER_DRIVER_NAME}"
+        await follow(api, kube.SLICES, listed=self.slices.listed, seen=self.slices.seen, fields=fields)
+
     async def look(self, now: datetime, *, with_tables: bool = True) -> Plan | None:
         """Look, plan and apply once; None if the cluster could not be looked at."""
         done: Plan | None = None
         failed = 0
         try:
-            if self._fleet.snapshot() is not None:
+            if self._fleet.snapshot() is not None and self._promised() is not None:
                 done = await self._plan(now, with_tables=with_tables)
-                failed = await applying.apply(done, api=self._api, fleet=self._fleet, asked=self._asked)
+                failed = await applying.apply(
+                    done, api=self._api, fleet=self._fleet, slices=self.slices, asked=self._asked
+                )
                 _report(self._fleet)
         except ApiError as error:
             logger.warning("UltraServers cannot be looked at, will try again: %s", error)
@@ -83,15 +113,34 @@ class UltraServers:
         if done and (done.statuses or done.removals or done.additions):
             self._changed.set()
             self._wrote()
-        elif done and done.tables:
-            self._changed.set()  # their statuses are next
+        elif done and (done.tables or done.slices.writes):
+            self._changed.set()  # their statuses are next, or what is left of them
         return done
 
     async def _plan(self, now: datetime, *, with_tables: bool) -> Plan:
         done = plan(await self._look(all_claims=False), now=now, with_tables=with_tables)
         if done.incomplete:
-            return plan(await self._look(all_claims=True), now=now, with_tables=with_tables)
+            done = plan(await self._look(all_claims=True), now=now, with_tables=with_tables)
+        for status in done.statuses:
+            nodes = [node for each in status.status.get("sets") or () for node in each["nodes"]]
+            owner = workloads.owner(f"{status.namespace}/{status.name}")
+            self._ledger.pledge("workloads", owner, version=status.version or "", nodes=nodes)
         return done
+
+    def _promised(self) -> Mapping[str, str] | None:
+        """The nodes that gangs have, once that is known; tells what workloads have. Nothing may wait between this and
+        the pledges that follow from it.
+        """
+        items = [workloads.read(item) for item in self._fleet.workloads.values()]
+        nodes: dict[str, set[str]] = {item.uid: set() for item in items}
+        for node, item in workloads.holders(items).items():
+            nodes[item.uid].add(node)
+        held = {
+            workloads.owner(item.ref): Held(item.item["metadata"]["resourceVersion"], frozenset(nodes[item.uid]))
+            for item in items
+        }
+        self._ledger.report("workloads", held)
+        return self._ledger.others("workloads")
 
     async def _look(self, *, all_claims: bool) -> World:
         items = self._fleet.workloads.values()
@@ -114,6 +163,9 @@ class UltraServers:
             all_claims=all_claims or not items,
             templates=templates,
             asked=self._asked,
+            promised=self._promised() or {},
+            slices=tuple(self.slices.values.values()) if self.slices.complete else None,
+            most_devices=self._most_devices,
         )
 
     async def _templates(self, items: list[Json]) -> list[Json]:
@@ -144,6 +196,11 @@ class UltraServers:
         crowded = done is not None and done.crowded and not done.statuses
         debounce = _DEBOUNCE_IF_CROWDED if crowded else _DEBOUNCE
         await asyncio.sleep(max(debounce, min(_REST * took, _REST_AT_MOST)))
+
+
+def _without_managed_fields(item: Mapping[str, Any]) -> Json:
+    metadata: Mapping[str, Any] = item["metadata"]
+    return {**item, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
 
 
 def _report(fleet: Fleet) -> None:

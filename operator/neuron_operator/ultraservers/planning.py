@@ -11,14 +11,14 @@ that no new claims come after; then its pods; and only when they are gone, or on
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from neuron_operator import conditions, names
 from neuron_operator.nodes import NodeFacts
 from neuron_operator.ultraservers import claims as claiming
-from neuron_operator.ultraservers import tables, templates
+from neuron_operator.ultraservers import devices, tables, templates
 from neuron_operator.ultraservers.claims import Claim, Pod
 from neuron_operator.ultraservers.deciding import Decision, TemplateState, decide, wants_room
 from neuron_operator.ultraservers.members import Member, members
@@ -46,6 +46,12 @@ class World:
     """Those of the workloads, and whatever else has such a name."""
     asked: Collection[str] = ()
     """UIDs of pods that were asked to go already."""
+    promised: Mapping[str, str] = field(default_factory=dict)
+    """Nodes that are promised to others than workloads, and who they are."""
+    slices: Sequence[Json] | None = None
+    """The ResourceSlices of UltraServers as devices; None while they are not known."""
+    most_devices: int = 0
+    """How many UltraServers there may be for them to be devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ class Plan:
     table_deletions: tuple[Named, ...] = ()
     tables: tuple[Json, ...] = ()
     table_statuses: tuple[Status, ...] = ()
+    slices: devices.Changes = field(default_factory=devices.Changes)
     crowded: bool = False
     """Somebody waits for nodes: every look lists all claims."""
     incomplete: bool = False
@@ -111,7 +118,7 @@ def plan(world: World, *, now: datetime, with_tables: bool = True) -> Plan:
     if not world.all_claims and any(wants_room(workload, nodes, held) for workload in workloads):
         return Plan(incomplete=True)
     claims = claiming.read(world.claims, driver_name=world.driver_name)
-    room = Room(nodes, held=held, claimed=claiming.claimed(claims))
+    room = Room(nodes, held=held, promised=world.promised, claimed=claiming.claimed(claims))
     found = {(each["metadata"]["namespace"], each["metadata"]["name"]): each for each in world.templates}
     ids = {workload.id: workload.uid for workload in workloads if workload.id}
     done = _Workloads(world, nodes, held, room, found, claims, ids, stamp)
@@ -129,6 +136,7 @@ def plan(world: World, *, now: datetime, with_tables: bool = True) -> Plan:
         table_deletions=tuple(made.deletions),
         tables=tuple(made.applies),
         table_statuses=tuple(made.statuses),
+        slices=made.slices,
         crowded=bool(workloads) and world.all_claims,
         unsettled=done.unsettled,
     )
@@ -276,9 +284,12 @@ class _Tables:
         self.applies: list[Json] = []
         self.statuses: list[Status] = []
         self.deletions: list[Named] = []
+        self.slices = devices.Changes()
         if nodes is None:
             return
         groups = tables.by_ultraserver(nodes.values())
+        if world.slices is not None:
+            self.slices = devices.changes(groups, world.slices, most=world.most_devices)
         existing = {
             item["metadata"]["name"]: item
             for item in world.ultraservers

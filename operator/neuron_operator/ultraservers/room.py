@@ -11,6 +11,7 @@ from functools import cached_property
 from neuron_operator.placement import Board, Gang, Level, NodeState, Placement, Refusal
 from neuron_operator.ultraservers.members import Member
 from neuron_operator.ultraservers.workloads import NodeSet, Workload
+from neuron_operator.ultraservers.workloads import owner as workload_owner
 
 LEVELS: Mapping[int, Level] = {1: "node", 2: "ultraserver-2", 4: "ultraserver"}
 
@@ -19,14 +20,22 @@ class Room:
     """What is free in a pass."""
 
     def __init__(
-        self, members: Mapping[str, Member], *, held: Mapping[str, Workload], claimed: Mapping[str, str]
+        self,
+        members: Mapping[str, Member],
+        *,
+        held: Mapping[str, Workload],
+        promised: Mapping[str, str],
+        claimed: Mapping[str, str],
     ) -> None:
-        """`held`: who has which node; `claimed`: which claim has devices of which node."""
+        """`held`: which workload has which node; `promised`: who else has one; `claimed`: which claim has devices of
+        which node.
+        """
+        taken = {
+            **{name: f"reserved for {owner}" for name, owner in promised.items()},
+            **{name: f"allocated to {workload_owner(workload.ref)}" for name, workload in held.items()},
+        }
         self._members = {
-            name: replace(member, closed=f"allocated to the NeuronUltraServerWorkload {held[name].ref}")
-            if name in held
-            else member
-            for name, member in members.items()
+            name: replace(member, closed=taken[name]) if name in taken else member for name, member in members.items()
         }
         self._claimed = claimed
 

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from neuron_device_model.advertise import RESERVED_TAINT
+
 from neuron_operator import names
 from neuron_operator.ultraservers.workloads import Workload
 
@@ -31,6 +33,10 @@ def template(workload: Workload, *, driver_name: str, whole: bool) -> Json:
         "deviceClassName": driver_name,
         "selectors": [{"cel": {"expression": expression}}],
         **({"allocationMode": "ExactCount", "count": 1} if whole else {"allocationMode": "All"}),
+        # by which the nodes' devices keep all others away, where the API server has device taints (1.36)
+        "tolerations": [
+            {"key": RESERVED_TAINT, "operator": "Equal", "value": workload.id, "effect": "NoSchedule"},
+        ],
     }
     devices: Json = {"requests": [{"name": REQUEST, "exactly": exactly}]}
     parameters = []

@@ -139,6 +139,11 @@ def holders(workloads: Iterable[Workload]) -> dict[str, Workload]:
     return found
 
 
+def owner(ref: str) -> str:
+    """How sentences call a workload."""
+    return f"the NeuronUltraServerWorkload {ref}"
+
+
 def workload_ids(items: Iterable[Json]) -> dict[str, str]:
     """The workload ids that nodes are to carry: those of a workload that is being deleted take no more pods."""
     return {node: w.id for node, w in holders(map(read, items)).items() if w.id and not w.deleting}

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from neuron_device_model.ultraserver import Seat
 from neuron_device_model.view import GivenChip
+from neuron_dra_driver.allocations import grants
 from neuron_dra_driver.allocations.allocation import Allocation
 from neuron_dra_driver.allocations.grants import Grant, grant, is_of
 from neuron_dra_driver.errors import ClaimError
@@ -259,9 +260,27 @@ def test_hardware_that_went_away_is_not_kept(make: Any) -> None:
 def test_a_record_of_an_earlier_agent_has_whole_chips(make: Any, trn2: SimulatedNode) -> None:
     allocation = make.allocation(make.claim(devices={"n": [3]}))
     before = record(grant(allocation, trn2))
-    before = replace(before, devices=tuple(replace(d, cores=((3, -1),), logical_neuron_core=0) for d in before.devices))
+    whole = tuple(replace(held, cores=((3, -1),), logical_neuron_core=0) for held in before.devices)
+    before = replace(before, devices=whole)
     assert is_of(before, allocation)
     assert grant(allocation, trn2, before=before) == grant(allocation, trn2)
+
+
+def test_what_is_remembered_is_of_the_devices_and_of_the_node_as_it_is(
+    make: Any, trn2: SimulatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "REMEMBERED", 2)
+    here = replace(trn2)
+    first, other = (make.allocation(make.claim(name, devices={"n": [3]})) for name in ("first", "other"))
+    assert grant(first, here).requests is grant(other, here).requests
+    assert grant(other, here).allocation is other
+    configured = make.allocation(make.claim(devices={"n": [3]}, config=[make.lnc(1)]))
+    assert (lnc_of(grant(configured, here)), lnc_of(grant(first, here))) == ([1], [2])
+    assert lnc_of(grant(first, replace(here, logical_neuron_core=1))) == [1]
+    for chip in range(16):
+        granted = grant(make.allocation(make.claim(devices={"n": [chip]})), here)
+        assert chips(granted) == {"n": {0: (chip, None)}}
+    assert len(here.grants) <= 2
 
 
 # --- any mixture

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from neuron_dra_driver.api_server import http_client
 from neuron_dra_driver.api_server.http_client import Access, HttpClient
 from neuron_dra_driver.api_server.http_client import _Connection as Connection
 
@@ -108,6 +109,26 @@ async def test_what_would_create_something_is_not_sent_twice(serving: Any) -> No
     assert asked == 1
 
 
+@pytest.mark.parametrize(("warm", "expected"), [(5.0, 1), (-1.0, 2)])
+async def test_what_would_create_something_goes_to_a_connection_that_was_just_used(
+    serving: Any, monkeypatch: pytest.MonkeyPatch, warm: float, expected: int
+) -> None:
+    monkeypatch.setattr(http_client, "WARM", warm)
+    connections = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            await head(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    client = await serving(handler)
+    await client.request("GET", "/", timeout=5)
+    assert await client.request("POST", "/", timeout=5) == (200, b"")
+    assert connections == expected
+
+
 @pytest.mark.parametrize(
     "content", [b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", b""]
 )
@@ -187,6 +208,8 @@ async def test_an_answer_that_comes_after_its_call_was_cancelled_is_nobodys() ->
     connection.connection_made(Transport())
     connection.ask(b"GET / HTTP/1.1\r\n\r\n", lambda _: None)
     connection.head.cancel()
-    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    connection.get_buffer(-1)[: len(answer)] = answer
+    connection.buffer_updated(len(answer))
     assert aborted
     assert not connection.end.done(), "nobody would ever retrieve it"

@@ -10,6 +10,7 @@ CLUSTER_SCOPED = {
     "DeviceClass",
     "MutatingAdmissionPolicy",
     "MutatingAdmissionPolicyBinding",
+    "MutatingWebhookConfiguration",
     "NeuronNodePool",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
@@ -37,7 +38,7 @@ def everything(request, render):
         kubernetes=request.param,
         apis=[
             "monitoring.coreos.com/v1/PodMonitor",
-            "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy",
+            *(["admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"] if request.param == "1.36.0" else []),
         ],
     )
 

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 from neuron_operator.gangs import names
 from neuron_operator.placement import Level
+from neuron_operator.webhook import PATH
 
 MUTATING = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
 
@@ -31,18 +32,46 @@ def test_the_api_server_adds_the_gate_where_it_can(newer):
     assert f'name: "{names.GATE}"' in mutation["applyConfiguration"]["expression"]
 
 
-@pytest.mark.parametrize(
-    ("values", "apis"),
-    [({}, []), ({"gangs": {"addGate": False}}, [MUTATING]), ({"gangs": {"enabled": False}}, [MUTATING])],
-)
-def test_otherwise_pods_bring_it_themselves(render, values, apis):
+@pytest.mark.parametrize("values", [{"gangs": {"addGate": False}}, {"gangs": {"enabled": False}}])
+@pytest.mark.parametrize("apis", [[], [MUTATING]])
+def test_pods_bring_it_themselves_where_nobody_wishes_it(render, values, apis):
     manifests = render(values, apis=apis)
     assert not manifests.all("MutatingAdmissionPolicy")
     assert not manifests.all("MutatingAdmissionPolicyBinding")
+    assert not manifests.all("MutatingWebhookConfiguration")
+    assert "--webhook-certificates=/certificates" not in manifests.container("neuron-sim-operator")["args"]
 
 
-def test_the_notes_say_so(render):
-    assert "neuron-sim.dev/gang themselves: the API server has no MutatingAdmissionPolicy" in render.notes()
+@pytest.mark.parametrize(("values", "apis"), [({}, []), ({"gangs": {"webhook": True}}, [MUTATING])])
+def test_else_a_webhook_adds_it(render, values, apis):
+    manifests = render(values, apis=apis)
+    assert not manifests.all("MutatingAdmissionPolicy")
+    (configuration,) = manifests.all("MutatingWebhookConfiguration")
+    (webhook,) = configuration["webhooks"]
+    service, secret = (manifests.get(kind, "neuron-sim-webhook") for kind in ("Service", "Secret"))
+    assert webhook["clientConfig"]["service"]["name"] == service["metadata"]["name"]
+    assert webhook["clientConfig"]["caBundle"] == secret["data"]["ca.crt"]
+    assert webhook["clientConfig"]["service"]["path"] == PATH
+    operator = manifests.container("neuron-sim-operator")
+    assert "--webhook-certificates=/certificates" in operator["args"]
+    assert service["spec"]["ports"][0]["targetPort"] in [port["name"] for port in operator["ports"]]
+    (volume,) = manifests.pod("neuron-sim-operator")["volumes"]
+    assert volume["secret"]["secretName"] == secret["metadata"]["name"]
+
+
+def test_a_dead_webhook_holds_up_nobody_elses_pods(default):
+    """It is asked about pods with the label of a gang only, which must not be scheduled without the gate."""
+    ((webhook,),) = [found["webhooks"] for found in default.all("MutatingWebhookConfiguration")]
+    (selector,) = webhook["objectSelector"]["matchExpressions"]
+    assert selector == {"key": names.LABEL_GANG, "operator": "Exists"}
+    (rule,) = webhook["rules"]
+    assert (rule["resources"], rule["operations"]) == (["pods"], ["CREATE"])
+    assert (webhook["failurePolicy"], webhook["timeoutSeconds"]) == ("Fail", 5)
+
+
+def test_the_notes_say_where_pods_have_to_bring_the_gate(render):
+    assert "neuron-sim.dev/gang themselves: gangs.addGate is false" in render.notes({"gangs": {"addGate": False}})
+    assert "neuron-sim.dev/gang themselves" not in render.notes()
     assert "neuron-sim.dev/gang themselves" not in render.notes({"gangs": {"enabled": False}})
 
 

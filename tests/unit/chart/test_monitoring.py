@@ -29,10 +29,12 @@ def test_a_pod_monitor_without_its_operator_is_refused_with_the_way_out(render):
         render({"metrics": {"podMonitor": {"enabled": True}}})
 
 
-def test_the_network_is_closed_but_for_metrics_dns_and_the_api_server(default):
+def test_the_network_is_closed_but_for_metrics_the_webhook_dns_and_the_api_server(default, render):
     policy = default.get("NetworkPolicy", "neuron-sim")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
-    assert ports(policy["ingress"]) == {8000}
+    assert ports(policy["ingress"]) == {8000, 9443}
+    without = render({"gangs": {"addGate": False}}).get("NetworkPolicy", "neuron-sim")["spec"]
+    assert ports(without["ingress"]) == {8000}
     assert ports(policy["egress"]) == {53, 443, 6443, 8443, 16443}
 
 

@@ -48,6 +48,8 @@ def test_a_required_value_is_asked_for(render, path):
         ({"driverName": "neuron-device.neuron-sim.dev"}, "at '/driverName'"),
         ({"driverName": "neuroncore.neuron-sim.dev"}, "at '/driverName'"),
         ({"driverName": "efa.neuron-sim.dev"}, "at '/driverName'"),
+        ({"driverName": "ultraserver.neuron-sim.dev"}, "at '/driverName'"),
+        ({"ultraServerDevices": -1}, "at '/ultraServerDevices'"),
         ({"efa": {"enabled": "yes"}}, "at '/efa/enabled': got string"),
         ({"driverName": "a" * 64}, "at '/driverName': maxLength"),
         ({"extendedResourceName": "neuron"}, "at '/extendedResourceName'"),

@@ -84,6 +84,39 @@ def test_a_gang_is_explained(cluster: "FakeCluster", run: Any) -> None:
     assert "room for 0 of 4 pods" in found.stdout
 
 
+def test_a_workload_is_explained_by_its_first_pod_that_waits(cluster: "FakeCluster", run: Any) -> None:
+    running, waiting = pod("train-0", nodeName="u0n0"), pod("train-1", neuron=16)
+    made = {"spec": waiting["spec"]}
+    job = {"kind": "Job", "metadata": {"name": "train", "namespace": "team"}, "spec": {
+        "parallelism": 3, "selector": {"matchLabels": {"job": "train"}}, "template": made}}  # fmt: skip
+    cluster.answers |= {"/apis/batch/v1/namespaces/team/jobs/train": job, f"{TEAM}/pods": [waiting, running]}
+    found = run("explain", "job/train", "-n", "team")
+    assert found.stdout.startswith(
+        "✗ Job team/train\n1 of 3 pods have a node, 1 wait and 1 are not made yet. Of pod train-1: None of 4 nodes can"
+    )
+
+
+def test_a_workload_whose_gang_waits_is_explained_by_it(cluster: "FakeCluster", run: Any) -> None:
+    pods = [gang_pod(f"ring-{number}", neuron=16) for number in range(4)]
+    made = {"spec": pods[0]["spec"]}
+    stateful = {"kind": "StatefulSet", "metadata": {"name": "ring", "namespace": "team"}, "spec": {
+        "replicas": 4, "selector": {"matchLabels": {"app": "ring"}}, "template": made}}  # fmt: skip
+    cluster.answers |= {"/apis/apps/v1/namespaces/team/statefulsets/ring": stateful, f"{TEAM}/pods": pods}
+    found = run("explain", "sts/ring", "-n", "team")
+    assert "0 of 4 pods have a node, 4 wait. Of gang ring: " in found.stdout
+    assert "room for 0 of 4 pods" in found.stdout
+
+
+def test_a_workload_without_pods_has_its_controllers_words(cluster: "FakeCluster", run: Any) -> None:
+    jobset = {"kind": "JobSet", "metadata": {"name": "train", "namespace": "team"}, "spec": {"replicatedJobs": [
+        {"name": "workers", "template": {"spec": {"parallelism": 2, "template": {"spec": {}}}}}]}}  # fmt: skip
+    path = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/team/jobsets/train"
+    cluster.answers |= {path: jobset, f"{TEAM}/pods": []}
+    found = run("explain", "jobset/train", "-n", "team")
+    assert "None of 2 pods exists: see what its controller says" in found.stdout
+    assert "FailedMount: no such secret" in found.stdout
+
+
 def test_what_the_user_may_not_read_and_is_not_needed_is_left_out(cluster: "FakeCluster", run: Any) -> None:
     cluster.refused |= {f"{TEAM}/resourcequotas", f"{TEAM}/events"}
     assert run("explain", "train", "-n", "team").exit_code == 0
@@ -98,7 +131,10 @@ def test_what_the_user_may_not_read_and_is_not_needed_is_left_out(cluster: "Fake
     [
         (("pod/gone", "-n", "team"), "there is no pod gone in namespace team: name another one with -n"),
         (("train",), "there is no pod train in namespace default: name another one with -n"),
-        (("service/x",), "'service/x' is nothing to explain: write pod/NAME, claim/NAME or gang/NAME"),
+        (
+            ("service/x",),
+            "'service/x' is nothing to explain: write pod/NAME, claim/NAME, gang/NAME or a workload such as job/NAME",
+        ),
         (("gang/none", "-n", "team"), "there is no gang none in namespace team"),
         (("train", "-n", "team", "--node", "gone"), "there is no node gone: `kubectl get nodes` lists them"),
     ],
@@ -139,7 +175,7 @@ def test_a_manifest_lands_or_does_not(cluster: "FakeCluster", run: Any, tmp_path
     found = run("what-if", "-f", file)
     assert found.exit_code == 0
     assert found.stdout == (
-        "✓ Pod small\n  The pod would find a node now; 4 of 4 could take some: u0n0, u0n1, u0n2, u0n3\n"
+        "✓ Pod small\n  The pod would find a node now; 4 of 4 nodes could take it: u0n0, u0n1, u0n2, u0n3\n"
     )
     found = run("what-if", "-f", "-", text=yaml.safe_dump_all([small, large]))
     assert found.exit_code == 3

@@ -165,20 +165,23 @@ def test_a_selector_that_is_not_evaluated_is_shown_and_nothing_is_claimed() -> N
 
 def test_a_selector_that_chooses_nothing_is_a_lack() -> None:
     found = waits(request(cel=f"device.attributes['{DRIVER}'].instanceType == 'trn3.48xlarge'"))
-    assert "has no device that DeviceClass neuron.aws.com and the selectors choose: it is a trn2.48xlarge" in lacks(
-        found
+    assert lacks(found) == (
+        "has no device that DeviceClass neuron.aws.com and the selectors choose (instanceType == 'trn3.48xlarge' is"
+        " wanted, and it is trn2.48xlarge): it is a trn2.48xlarge of NeuronNodePool default"
     )
+    assert "is wanted, and it is trn2.48xlarge" in found.summary
 
 
 def test_cores_where_the_pool_offers_none() -> None:
     found = waits(request(kind="neuroncore.neuron-sim.dev"), on=[neuron_node("worker", partitions="none")])
-    assert "NeuronNodePool default has partitions: none" in lacks(found)
+    assert "NeuronNodePool default has partitions none, and cores need logical or physical" in found.summary
 
 
 def test_claims_find_nothing_on_the_other_road() -> None:
     found = waits(request(), on=[neuron_node("worker", resources="DevicePlugin")])
     assert lacks(found) == (
-        "has no devices for claims: it serves device plugins, set resources: DRA in NeuronNodePool default for claims"
+        "has no devices for claims (it serves device plugins; set resources to DRA in NeuronNodePool default for"
+        " claims)"
     )
 
 
@@ -299,7 +302,16 @@ def test_a_pod_that_runs_says_what_it_has() -> None:
         facts(neuron_node("worker"), claims=[held("mine", "worker", *chips(4, 5), pod="p")]),
     )
     assert found.state == "placed"
-    assert found.summary == ("The pod is on node worker; claim mine has worker/neuron-device-4, worker/neuron-device-5")
+    assert found.summary == "The pod is on node worker; claim mine has neuron-device-4, neuron-device-5 of worker"
+
+
+def test_a_pod_that_runs_says_what_its_extended_resources_became() -> None:
+    running = pod("p", neuron=4, nodeName="worker")
+    running["status"]["extendedResourceClaimStatus"] = {"resourceClaimName": "made"}
+    found = explain_pod(
+        running, facts(neuron_node("worker"), claims=[held("made", "worker", *chips(8, 9, 10, 12), pod="p")])
+    )
+    assert found.summary.endswith("claim made has neuron-device-8 to neuron-device-10, neuron-device-12 of worker")
 
 
 def test_nodes_that_lack_the_same_are_one_group_and_the_nearest_way_out_comes_first() -> None:
@@ -330,5 +342,46 @@ def test_a_claim_by_itself() -> None:
     )
     mine = held("mine", "worker", *chips(4), pod="p")
     assert explain_claim(mine, facts(neuron_node("worker"), claims=[mine])).summary == (
-        "The claim has worker/neuron-device-4; pods that use it: p"
+        "The claim has neuron-device-4 of worker; pods that use it: p"
     )
+
+
+def test_a_claim_for_an_ultraserver_is_judged_on_the_nodes_that_can_reach_it() -> None:
+    driver = "ultraserver.neuron-sim.dev"
+
+    def ultraserver(name: str, **more: Any) -> Object:
+        term = {"matchExpressions": [{"key": "neuron-sim.dev/ultraserver-id", "operator": "In", "values": [name]}]}
+        return {
+            "metadata": {"name": name},
+            "spec": {
+                "driver": driver,
+                "nodeSelector": {"nodeSelectorTerms": [term]},
+                "pool": {"name": name, "generation": 1, "resourceSliceCount": 1},
+                "devices": [{"name": "ultraserver", "attributes": {}, **more}],
+            },
+        }
+
+    nodes = [node(f"{us}-{number}", labels={"neuron-sim.dev/ultraserver-id": us}) for us in "ab" for number in (0, 1)]
+    broken = {"key": "neuron-sim.dev/unhealthy", "value": "Degraded", "effect": "NoSchedule"}
+    published = [ultraserver("a"), ultraserver("b", taints=[broken])]
+    device_class = {
+        "metadata": {"name": driver},
+        "spec": {"selectors": [{"cel": {"expression": f'device.driver == "{driver}"'}}]},
+    }
+
+    def explained(*others: Object) -> Explanation:
+        wanted = claim("domain", request(kind=driver))
+        found = Facts(
+            nodes=nodes,
+            neuron_nodes=[neuron_node(each["metadata"]["name"]) for each in nodes],
+            supplies=supplies(published, [wanted, *others], nodes=nodes),
+            known=Known(classes={driver: device_class}, claims={("team", "domain"): wanted}, templates={}),
+        )
+        return explain_pod(pod("train", claims=["domain"]), found)
+
+    assert explained().summary == "2 of 4 nodes could take the pod now (a-0, a-1)"
+    taken = held("theirs", "a", "ultraserver", pod="other")
+    taken["status"]["allocation"]["devices"]["results"][0]["driver"] = driver
+    found = explained(taken)
+    assert "0 of 1 UltraServers are free, 1 is asked for: 1 held by pod team/other" in lacks(found, "a-0")
+    assert "1 broken or closed (neuron-sim.dev/unhealthy=Degraded:NoSchedule)" in lacks(found, "b-1")

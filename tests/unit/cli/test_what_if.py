@@ -1,5 +1,6 @@
 """Where a manifest would land."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def ask(items: list[Object], neuron_nodes: list[Object], claims: list[Object] = 
         bound=[],
     )
     gang_view.know(gangs, claims=wanted.claims, templates=wanted.templates)
-    return what_if.answers(wanted, facts, gangs)
+    found = what_if.answers(wanted, facts, gangs)
+    assert json.dumps(what_if.document([], wanted, found)), "the form for programs can be written"
+    return found
 
 
 def controller(kind: str, made: Object, **spec: Any) -> Object:
@@ -59,7 +62,7 @@ def test_a_pod_is_told_the_nodes_that_could_take_it() -> None:
     full = held("f", "b", *chips(*range(16)), pod="big")
     (found,) = ask([pod("p", neuron=4)], [neuron_node("a"), neuron_node("b")], [full])
     assert (found.lands, dict(found.nodes)) == (1, {"a": 1})
-    assert found.summary == "The pod would find a node now; 1 of 2 could take some: a"
+    assert found.summary == "The pod would find a node now; 1 of 2 nodes could take it: a"
 
 
 def test_replicas_fill_nodes_and_the_rest_is_told() -> None:
@@ -86,6 +89,14 @@ def test_pods_that_share_a_claim_share_a_node() -> None:
     job = controller("Job", pod("p", claims=["shared"]), parallelism=3)
     (found,) = ask([shared, job], [neuron_node("a"), neuron_node("b")])
     assert (found.lands, dict(found.nodes)) == (3, {"a": 3})
+
+
+def test_a_claim_that_two_pods_name_is_given_once() -> None:
+    whole = {"kind": "ResourceClaim", "metadata": {"name": "whole"}, "spec": {
+        "devices": {"requests": [request(count=16)]}}}  # fmt: skip
+    two = [pod(name, claims=["whole"]) for name in ("one", "two")]
+    first, second = ask([whole, *two], [neuron_node("a"), neuron_node("b")])
+    assert (dict(first.nodes), dict(second.nodes)) == ({"a": 1, "b": 1}, {"a": 1})
 
 
 def test_device_plugins_have_room_by_numbers() -> None:
@@ -117,6 +128,37 @@ def test_two_gangs_do_not_get_the_same_ultraserver() -> None:
     first, second = ask(both, ultraserver(0))
     assert (first.lands, second.lands) == (4, 0)
     assert second.summary
+
+
+def test_a_pod_sees_the_gang_before_it() -> None:
+    gang = controller("Job", gang_pod("p", neuron=16), parallelism=4)
+    first, second = ask([gang, pod("small", neuron=1)], ultraserver(0))
+    assert (first.lands, second.lands) == (4, 0)
+    assert "0 of 16 chips are free, 1 is asked for" in second.summary
+
+
+def test_a_gang_sees_the_pod_before_it() -> None:
+    gang = controller("Job", gang_pod("p", neuron=16), parallelism=4)
+    first, second = ask([pod("small", neuron=1), gang], ultraserver(0))
+    assert (first.lands, second.lands) == (1, 0)
+    assert "pod team/small (of the manifest)" in second.summary
+
+
+def test_a_gang_sees_device_plugins_pods_before_it() -> None:
+    nodes = [node(f"u0n{number}", neuron="16") for number in range(4)]
+    gang = controller("Job", gang_pod("p", neuron=16), parallelism=4)
+    first, second = ask([pod("small", neuron=1), gang], ultraserver(0, resources="DevicePlugin"), nodes=nodes)
+    assert (first.lands, second.lands) == (1, 0)
+
+
+def test_a_gang_whose_claims_want_other_devices_than_there_are_does_not_land() -> None:
+    """Placement counts chips; which ones a claim's selectors choose is the scheduler's business."""
+    picky = {**template("four", request(count=4, cel='device.attributes["neuron.aws.com"].deviceId < 3'))}
+    gang = controller("Job", gang_pod("p", templates=["four"]), parallelism=4)
+    (found,) = ask([{**picky, "kind": "ResourceClaimTemplate"}, gang], ultraserver(0))
+    assert found.lands == 0
+    assert "the scheduler would not find devices there: " in found.summary
+    assert "takes 0 of" in found.summary
 
 
 def test_a_gang_of_fewer_pods_than_its_size_says_so() -> None:
@@ -157,6 +199,19 @@ def test_a_file_that_is_no_manifest(tmp_path: Path, text: str, said: str) -> Non
     file.write_text(text)
     with pytest.raises(what_if.BadManifest, match=said):
         what_if.read(str(file))
+
+
+def test_a_folder_is_all_of_its_manifests(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(pod(name)))
+    (tmp_path / "kustomization.yaml").write_text("resources: [a.yaml, b.yaml]")
+    (tmp_path / "README.md").write_text("no manifest")
+    assert [item["metadata"]["name"] for item in what_if.read(str(tmp_path))] == ["a", "b"]
+
+
+def test_a_folder_without_manifests(tmp_path: Path) -> None:
+    with pytest.raises(what_if.BadManifest, match=r"has no \.yaml"):
+        what_if.read(str(tmp_path))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

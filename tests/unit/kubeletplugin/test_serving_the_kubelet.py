@@ -14,7 +14,7 @@ import grpc.aio
 import pytest
 from dra_fake_kubelet import FakeKubelet
 from neuron_dra_driver.kubeletplugin import ClaimRef, KubeletPlugin, PreparedDevice, Registration
-from neuron_dra_driver.kubeletplugin.sockets import SocketInUse
+from neuron_dra_driver.kubeletplugin.sockets import MAX_PATH, SocketInUse, is_served
 
 A = ClaimRef("default", "a", "uid-a")
 B = ClaimRef("default", "b", "uid-b")
@@ -379,3 +379,11 @@ async def test_unknown_methods_are_refused_as_grpc_does(driver: Driver, host: Pa
         unknown: Any = kubelet.only_plugin().channel.unary_unary("/v1.DRAPlugin/NodeDoNothing")
         with pytest.raises(grpc.aio.AioRpcError, match="Method not found"):
             await unknown(b"")
+
+
+async def test_the_longest_path_that_a_socket_may_have_is_served(driver: Driver, host: Path) -> None:
+    name = "d" * (MAX_PATH - len(str(host / "registry" / "-reg.sock")))
+    long = KubeletPlugin(driver, driver_name=name, plugins_dir=host / "plugins", registry_dir=host / "registry")
+    async with long:
+        assert len(str(long.registration_socket)) == MAX_PATH
+        assert is_served(long.registration_socket)

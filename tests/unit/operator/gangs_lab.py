@@ -15,6 +15,7 @@ from neuron_operator import kube, names
 from neuron_operator.gangs import names as gang_names
 from neuron_operator.gangs.controller import Gangs
 from neuron_operator.kube import ApiError, Resource
+from neuron_operator.ledger import Ledger
 
 Json = dict[str, Any]
 
@@ -48,7 +49,11 @@ class Lab:
 
     def start(self) -> None:
         """A new process that knows nothing."""
-        self.gangs = Gangs(api=Faulty(self), driver_name=names.AWS_DRIVER_NAME, clock=lambda: self.now)
+        self.ledger = Ledger()
+        self.ledger.report("workloads", {})
+        self.gangs = Gangs(
+            api=Faulty(self), driver_name=names.AWS_DRIVER_NAME, ledger=self.ledger, clock=lambda: self.now
+        )
         for resource, kept in self._kinds():
             kept.listed(copy.deepcopy(self._visible(resource)))
         self.recorded = {resource: dict(self.api.of(resource)) for resource, _ in self._kinds()}

@@ -74,6 +74,47 @@ def test_a_pod_that_was_let_go_says_by_which_reservation_and_where():
     assert (member.reservation, member.place, member.placed, member.gated) == ("r-1", "n1", True, False)
 
 
+@pytest.mark.parametrize(
+    ("labels", "annotations", "index"),
+    [
+        ({}, {}, None),
+        ({"apps.kubernetes.io/pod-index": "3"}, {}, 3),
+        ({"batch.kubernetes.io/job-completion-index": "1", "apps.kubernetes.io/pod-index": "x"}, {}, 1),
+        # a JobSet of two Jobs of two pods each
+        (
+            {
+                "batch.kubernetes.io/job-completion-index": "1",
+                "jobset.sigs.k8s.io/job-index": "1",
+                "jobset.sigs.k8s.io/replicatedjob-replicas": "2",
+            },
+            {},
+            3,
+        ),
+        # two groups of two pods
+        (
+            {"leaderworkerset.sigs.k8s.io/worker-index": "0", "leaderworkerset.sigs.k8s.io/group-index": "1"},
+            {"leaderworkerset.sigs.k8s.io/size": "2"},
+            2,
+        ),
+        # the gang is less than all of its Jobs: their pods keep their own numbers
+        (
+            {
+                "batch.kubernetes.io/job-completion-index": "3",
+                "jobset.sigs.k8s.io/job-index": "1",
+                "jobset.sigs.k8s.io/replicatedjob-replicas": "2",
+            },
+            {},
+            3,
+        ),
+    ],
+)
+def test_pods_are_numbered_through_the_parts_of_their_workload(labels, annotations, index):
+    found = pod()
+    found["metadata"]["labels"] |= labels
+    found["metadata"]["annotations"] |= annotations
+    assert pods.member(found).index == index
+
+
 def test_tolerations_of_its_own_stay():
     own = {"key": "aws.amazon.com/neuron", "operator": "Exists"}
     assert let_go(pod(tolerations=[own]))["spec"]["tolerations"] == [own, pods.TOLERATION]

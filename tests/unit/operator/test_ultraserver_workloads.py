@@ -8,6 +8,7 @@ import pytest
 from neuron_operator import kube, names, survey
 from neuron_operator.fleet import Fleet
 from neuron_operator.kube import ApiError, Conflict, NotFound
+from neuron_operator.ledger import Ledger
 from neuron_operator.ultraservers import loop
 from neuron_operator.ultraservers.loop import UltraServers
 from ultraserver_site import SYSTEM, TYPE, Site, api_with
@@ -490,12 +491,15 @@ class TestLoop:
         fleet.foreign = ()
         await survey.list_objects(fleet, site.cluster)
         wrote = []
+        ledger = Ledger()
+        ledger.report("gangs", {})
         ultraservers = UltraServers(
             api=site.cluster,
             fleet=fleet,
             driver_name=names.AWS_DRIVER_NAME,
             namespace=SYSTEM,
             wrote=lambda: wrote.append(1),
+            ledger=ledger,
         )
         task = asyncio.create_task(ultraservers.run())
         try:

@@ -30,7 +30,7 @@ def run(cluster, said):
     return run
 
 
-@pytest.mark.parametrize("driver", [names.AWS_DRIVER_NAME, names.EFA_DRIVER_NAME])
+@pytest.mark.parametrize("driver", [names.AWS_DRIVER_NAME, names.EFA_DRIVER_NAME, names.ULTRASERVER_DRIVER_NAME])
 async def test_it_refuses_with_the_list_of_pods_and_changes_nothing(cluster, pool, run, said, driver):
     cluster.put(kube.POOLS, pool())
     cluster.put(kube.CLAIMS, claim(driver=driver, pods=("a", "b")))

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from neuron_operator import kube, names, survey
 from neuron_operator.fleet import Fleet
+from neuron_operator.ledger import Ledger
 from neuron_operator.reconciler import Reconciler
 from neuron_operator.ultraservers.loop import UltraServers
 
@@ -18,6 +19,7 @@ class Site:
 
     def __init__(self, cluster, *, node, pool, fault, nodes=8):
         self.cluster = cluster
+        self.most_devices = 64
         self._node, self._fault = node, fault
         cluster.put(kube.POOLS, pool(instanceType=TYPE, resources="DRA"))
         for number in range(nodes):
@@ -114,6 +116,10 @@ class Site:
     def template(self, name="train", *, namespace="team"):
         return self.cluster.of(kube.CLAIM_TEMPLATES).get(f"{namespace}/{name}")
 
+    def slices(self):
+        """The UltraServers as devices, by the UltraServer's id."""
+        return {item["spec"]["pool"]["name"]: item for item in self.cluster.of(kube.SLICES).values()}
+
     def tables(self):
         return list(self.cluster.of(kube.ULTRASERVERS).values())
 
@@ -125,13 +131,23 @@ class Site:
     def _operator(self, api):
         fleet = Fleet(driver_name=names.AWS_DRIVER_NAME)
         reconciler = Reconciler(api=api, fleet=fleet, driver_name=names.AWS_DRIVER_NAME)
+        ledger = Ledger()
+        ledger.report("gangs", {})
         ultraservers = UltraServers(
-            api=api, fleet=fleet, driver_name=names.AWS_DRIVER_NAME, namespace=SYSTEM, wrote=reconciler.wake
+            api=api,
+            fleet=fleet,
+            driver_name=names.AWS_DRIVER_NAME,
+            namespace=SYSTEM,
+            wrote=reconciler.wake,
+            ledger=ledger,
+            most_devices=self.most_devices,
         )
 
         async def look(now):
             await survey.list_objects(fleet, api)  # what watches tell
             await reconciler.reconcile()
+            found = await api.list(kube.SLICES, fields=f"spec.driver={names.ULTRASERVER_DRIVER_NAME}")
+            ultraservers.slices.listed(found.items)
             return await ultraservers.look(now)
 
         return look

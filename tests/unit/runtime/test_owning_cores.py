@@ -15,10 +15,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-from neuron_runtime import nrt
+from neuron_runtime import activity, nrt
 
 TORUS = "trn2n.48xlarge"
 # Started by its name, as people do: a listed command is cut after 40 characters, a path may be longer.
@@ -394,8 +395,9 @@ def test_owners_are_listed_like_runtimes_that_opened_the_device(container: Any, 
     assert by_library == [[first.pid], [second.pid]]
 
 
-def test_the_module_is_python_3_8_and_loads_the_standard_library_alone() -> None:
-    source = Path(nrt.__file__).read_text()
+@pytest.mark.parametrize("module", [nrt, activity])
+def test_the_modules_are_python_3_8_and_load_the_standard_library_alone(module: ModuleType) -> None:
+    source = Path(str(module.__file__)).read_text()
     tree = ast.parse(source, feature_version=(3, 8))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     guarded = {

@@ -25,12 +25,13 @@ pytestmark = [
 ]
 
 # the mounts of a container: the tree read-only, each tool a file of its own on the PATH
+TOOLS = ("neuron-ls", "neuron-monitor", "neuron-sim-exec", "neuron-sim-load", "neuron-sim-sysfs", "neuron-top")
 ENTER = """
 set -e
 mount --bind "$ROOT" "$ROOT"
 mount --bind "$TREE" "$ROOT/opt/aws/neuron"
 mount -o remount,bind,ro "$ROOT/opt/aws/neuron"
-for tool in neuron-ls neuron-sim-exec; do
+for tool in $TOOLS; do
   mount --bind "$TREE/bin/$tool" "$ROOT/usr/local/bin/$tool"
   mount -o remount,bind,ro "$ROOT/usr/local/bin/$tool"
 done
@@ -68,7 +69,7 @@ class BareRoot:
         root.chmod(0o755)
         for folder in ("opt/aws/neuron", "usr/local/bin", "proc", "dev", "run/neuron-sim"):
             (root / folder).mkdir(parents=True)
-        for tool in ("neuron-ls", "neuron-sim-exec"):
+        for tool in TOOLS:
             (root / "usr/local/bin" / tool).touch()
 
     def add_view(self, name: str) -> None:
@@ -89,6 +90,7 @@ class BareRoot:
     def start(self, *command: str, owner: str = "0:0", env: dict[str, str] | None = None) -> subprocess.Popen[str]:
         arguments = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER, "sh", *command]
         paths = {"ROOT": str(self.root), "TREE": str(self.tree), "OWNER": owner, "PATH": os.environ["PATH"]}
+        paths["TOOLS"] = " ".join(TOOLS)
         return subprocess.Popen(
             arguments,
             env=paths | (env or {}),
@@ -176,6 +178,22 @@ def test_a_command_owns_cores_of_a_read_only_claim(bare_root: BareRoot, owner: s
     assert (process["command"], process["neuron_runtime_version"]) == ("neuron-ls -j", "2.34.10")
 
 
+def test_load_and_monitor_need_nothing_and_no_agent(bare_root: BareRoot) -> None:
+    bare_root.add_view("one-of-trn2.48xlarge")
+    load = bare_root.run("/usr/local/bin/neuron-sim-load", "--duration", "0s", owner="65534:65534")
+    assert (load.stderr.startswith("neuron-sim-load: nobody listens yet"), load.returncode) == (True, 0)
+    (bare_root.root / "run/monitor.conf").write_text('{"period": "1ms", "system_metrics": [{"type": "memory_info"}]}')
+    monitor = bare_root.start("/usr/local/bin/neuron-monitor", "-c", "/run/monitor.conf", owner="65534:65534")
+    with monitor:
+        assert monitor.stdout is not None
+        record = json.loads(monitor.stdout.readline())
+        monitor.stdout.close()  # which ends it
+    assert (record["neuron_runtime_data"], record["neuron_hardware_info"]["neuroncore_version"]) == ([], "v3d")
+    refused = bare_root.run("/usr/local/bin/neuron-top")
+    assert (refused.returncode, "this is no terminal" in refused.stderr) == (1, True)
+    assert bare_root.run("/usr/local/bin/neuron-sim-sysfs", "--help").stdout.startswith("Usage:")
+
+
 IMPORTED = """
 import sys
 sys.path.insert(0, "/opt/aws/neuron/python-client")
@@ -215,7 +233,7 @@ def test_same_inputs_give_the_same_tree(tree: Path, tmp_path: Path) -> None:
 def test_everyone_may_read_and_nobody_finds_a_libc_on_aws_library_path(tree: Path) -> None:
     modes: dict[str, Any] = {str(p.relative_to(tree)): p.stat().st_mode & 0o777 for p in tree.rglob("*")}
     assert set(modes.values()) == {0o755, 0o644}
-    assert modes["bin/neuron-ls"] == modes["bin/neuron-sim-exec"] == modes["python/bin/python3"] == 0o755
+    assert {modes[f"bin/{tool}"] for tool in TOOLS} == {modes["python/bin/python3"]} == {0o755}
     assert not (tree / "lib").exists()
     assert (tree / "bin" / "neuron-ls").read_text().startswith("#!/opt/aws/neuron/python/bin/python3 -IS\n")
 

@@ -1,0 +1,1 @@
+"""The algorithms, each as the stages it consists of on the chips of one group."""

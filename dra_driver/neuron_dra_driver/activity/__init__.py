@@ -1,0 +1,1 @@
+"""Activity: what runs on the simulated cores, as their processes or their pods' annotations say."""

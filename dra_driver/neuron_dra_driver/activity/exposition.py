@@ -1,0 +1,149 @@
+"""The devices' metrics for Prometheus, under the names of AWS's neuron-monitor-prometheus.py. Pure.
+
+Names, labels, units and HELP texts are those of a scrape of a trn1n.32xlarge that OpenTelemetry's tests have, and of
+AWS's Grafana dashboard. Beside them stand `pod`, `namespace` and `container`, and a process' `pid`, because processes
+of one job often have one tag. Nothing is remembered here: counts are what the processes count, so they are the same
+after a restart, and series end with their process and their pod.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..node import SimulatedNode
+from .pods import Pod, containers_of
+from .reports import CORE_MEMORY, ERRORS, EXECUTIONS, PERCENTILES, Report
+
+ECC_EVENTS = ("mem_ecc_corrected", "mem_ecc_uncorrected", "sram_ecc_corrected", "sram_ecc_uncorrected")
+
+_HEADS: Mapping[str, tuple[str, str]] = {
+    "execution_errors_total": ("counter", "Execution errors total"),
+    "execution_status_total": ("counter", "Execution status total"),
+    "execution_latency_seconds": ("gauge", "Execution latency in seconds"),
+    "neuron_runtime_memory_used_bytes": ("gauge", "Runtime memory used bytes"),
+    **{
+        f"neuroncore_memory_usage_{name}": ("gauge", f"NeuronCore memory utilization for {name}")
+        for name in CORE_MEMORY
+    },
+    "neuroncore_utilization_ratio": ("gauge", "NeuronCore utilization ratio"),
+    "hardware_ecc_events_total": ("counter", "Hardware ECC events total"),
+    "system_memory_total_bytes": ("gauge", "System memory total_bytes bytes"),
+    "system_memory_used_bytes": ("gauge", "System memory used_bytes bytes"),
+    "system_swap_total_bytes": ("gauge", "System swap total_bytes bytes"),
+    "system_swap_used_bytes": ("gauge", "System swap used_bytes bytes"),
+    "system_vcpu_count": ("gauge", "System vCPU count"),
+    "system_vcpu_usage_ratio": ("gauge", "System CPU utilization ratio"),
+    "instance_info": ("gauge", "EC2 instance information"),
+    "neuron_hardware_info": ("gauge", "Neuron hardware information"),
+}
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is known of one request: its view, its pods, and the processes on its cores."""
+
+    claim: str
+    """The ResourceClaim's name."""
+    view: Mapping[str, Any]
+    pods: Iterable[Pod]
+    processes: Iterable[Report]
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """The machine: vCPUs, how busy they are (0 to 1, by usage), bytes of memory."""
+
+    vcpus: int
+    usage: Mapping[str, float]
+    memory: Mapping[str, int]
+
+
+def render(node: SimulatedNode, requests: Iterable[Shown], system: System) -> str:
+    """The page of a node with Neuron devices."""
+    samples: dict[str, dict[str, float]] = {name: {} for name in _HEADS}
+    instance = _labels(
+        availability_zone="",
+        instance_id=node.instance_id,
+        instance_name="",
+        instance_type=node.instance_type.name,
+        region="",
+        subnet_id="",
+    )
+    for request in requests:
+        owner = f"{instance},{_owner(request)}"
+        numbers = core_numbers(request.view, physical_cores=node.instance_type.chip.physical_cores)
+        for process in request.processes:
+            runtime = f"{owner},{_labels(pid=process['pid'], runtime_tag=process['tag'])}"
+            for name, labels, value in _of_process(process, numbers):
+                series, key = samples[name], f"{runtime},{labels}"
+                # two processes that cannot be told apart are one series: a page with a series twice is thrown away
+                series[key] = series.get(key, 0) + value
+    for name, labels, value in _of_node(node, system):
+        samples[name][f"{instance},{labels}" if labels else instance] = value
+    return "".join(_family(name, found) for name, found in samples.items() if found)
+
+
+def core_numbers(view: Mapping[str, Any], *, physical_cores: int) -> dict[str, int]:
+    """The number on the node of each core, by its number in the request."""
+    per_chip = physical_cores // (view["logical_neuroncore_config"] or 1)
+    return {
+        str(core): device["host_index"] * per_chip + core - device["index"] * per_chip
+        for device in view["devices"]
+        for core in device["core_ids"]
+    }
+
+
+def _of_process(process: Report, numbers: Mapping[str, int]) -> Iterator[tuple[str, str, float]]:
+    for core, what in process["cores"].items():
+        number = f'neuroncore="{numbers[core]}"'
+        yield "neuroncore_utilization_ratio", number, what["utilization"] / 100
+        for name in CORE_MEMORY:
+            labels = f'memory_location="None",{number}'
+            yield f"neuroncore_memory_usage_{name}", labels, what["memory"].get(name, 0)
+    on_devices = sum(sum(core["memory"].values()) for core in process["cores"].values())
+    yield "neuron_runtime_memory_used_bytes", 'memory_location="host"', sum(process["host"].values())
+    yield "neuron_runtime_memory_used_bytes", 'memory_location="neuron_device"', on_devices
+    for name in ERRORS:
+        yield "execution_errors_total", f'error_type="{name}"', process["errors"][name]
+    for name in EXECUTIONS:
+        yield "execution_status_total", f'status_type="{name}"', process["executions"][name]
+    latency = process["latency"] and process["latency"]["total"]
+    for name in PERCENTILES if latency else ():
+        yield "execution_latency_seconds", f'percentile="{name}"', latency[name]
+
+
+def _of_node(node: SimulatedNode, system: System) -> Iterator[tuple[str, str, float]]:
+    chips = node.instance_type.chips
+    for device in range(chips):
+        for event in ECC_EVENTS:
+            yield "hardware_ecc_events_total", f'event_type="{event}",neuron_device_index="{device}"', 0
+    for name, count in system.memory.items():
+        yield f"system_{name}", "", count
+    yield "system_vcpu_count", "", system.vcpus
+    for usage, ratio in system.usage.items():
+        yield "system_vcpu_usage_ratio", f'usage_type="{usage}"', ratio
+    yield "instance_info", "", 1
+    per_device = node.instance_type.chip.physical_cores // node.logical_neuron_core
+    yield "neuron_hardware_info", _labels(neuron_device_count=chips, neuroncore_per_device_count=per_device), 1
+
+
+def _owner(request: Shown) -> str:
+    """Pod, namespace and containers. Pods that share a claim stand side by side, nobody knows whose a core is."""
+    pods = list(request.pods)
+    containers = dict.fromkeys(name for pod in pods for name in containers_of(pod, request.claim))
+    return _labels(
+        container=",".join(containers),
+        namespace=",".join(dict.fromkeys(pod["metadata"]["namespace"] for pod in pods)),
+        pod=",".join(pod["metadata"]["name"] for pod in pods),
+    )
+
+
+def _labels(**labels: object) -> str:
+    return ",".join(f'{name}="{str(value).translate(_ESCAPES)}"' for name, value in labels.items())
+
+
+def _family(name: str, samples: Mapping[str, float]) -> str:
+    kind, text = _HEADS[name]
+    lines = [f"{name}{{{labels}}} {value}" for labels, value in samples.items()]
+    return "\n".join((f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines, ""))

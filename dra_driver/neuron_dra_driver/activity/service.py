@@ -1,0 +1,223 @@
+"""Listens, for every request of every claim that is prepared here, to what its processes do on their cores.
+
+It is woken when claims come or go, and looks for itself at what is prepared: nothing of it is in the way of a prepare.
+A container that starts before its socket is there finds none, and its processes try again. Sockets outlive the agent
+as files, and the next agent takes their places; what was reported is reported again by those who live.
+
+Profiles are read from the annotations of the node's pods, when claims change and every few seconds, as long as claims
+are prepared: nobody is asked on a node without any.
+"""
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ..allocations.allocation import base_name
+from ..lock import NodeLock
+from ..node import SimulatedNode
+from ..prepared.claim_folders import VIEW, ClaimFolders
+from ..prepared.store import ClaimStore
+from ..records.checkpoint import Entry
+from . import claim_socket, profiles
+from .board import Board
+from .exposition import Shown, core_numbers, render
+from .machine import Machine
+from .pods import Pod, Wish, strange_profile, users, wish_of
+from .reports import Report, on_cores
+
+SETTLE = 0.2
+"""Seconds that claims may go on changing before the sockets follow: they come in bursts."""
+PODS_SETTLE = 2.0
+"""Seconds between two looks at the pods at least, however fast claims come."""
+LOOK_AGAIN = 15.0
+"""Seconds between two looks at the pods' annotations."""
+
+log = logging.getLogger(__name__)
+
+ListPods = Callable[[], Awaitable[Collection[Pod]]]
+
+
+@dataclass(slots=True)
+class Place:
+    """A request with its cores and its socket."""
+
+    entry: Entry
+    request: str
+    folder: Path
+    view: Mapping[str, Any]
+    board: Board
+    serving: asyncio.Task[None]
+    pods: list[Pod] = field(default_factory=list)
+
+
+class ActivityService:
+    """See the module; `wake` says that claims changed, `run` and `follow_pods` do the work."""
+
+    def __init__(
+        self,
+        *,
+        store: ClaimStore,
+        lock: NodeLock,
+        folders: ClaimFolders,
+        node: Callable[[], SimulatedNode | None],
+        list_pods: ListPods,
+    ) -> None:
+        self._store = store
+        self._lock = lock
+        self._folders = folders
+        self._node = node
+        self._list_pods = list_pods
+        self._places: dict[tuple[str, str], Place] = {}
+        self._changed = asyncio.Event()
+        self._listening = asyncio.Event()
+        """There is a place whose pods are not known yet."""
+        self._ending: set[asyncio.Task[None]] = set()
+        self._strange: set[str] = set()
+        self._machine = Machine()
+
+    def wake(self) -> None:
+        """Claims were prepared or unprepared. Costs nothing."""
+        self._changed.set()
+
+    @property
+    def places(self) -> Iterable[Place]:
+        """Every request that is listened to."""
+        return self._places.values()
+
+    def metrics(self) -> str:
+        """The page of the devices' metrics; empty on a node that has none."""
+        node = self._node()
+        if node is None:
+            return ""
+        requests = [
+            Shown(place.entry.name, place.view, place.pods, place.board.processes())
+            for place in self.places
+            if place.board.others is None
+        ]
+        return render(node, requests, self._machine.look())
+
+    async def follow_pods(self) -> None:
+        """Read the pods' annotations, until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN if self._places else None):
+                    await self._listening.wait()
+            self._listening.clear()
+            await self._read_annotations()
+            await asyncio.sleep(PODS_SETTLE)
+
+    async def run(self) -> None:
+        """Have the sockets of what is prepared, until cancelled."""
+        try:
+            while True:
+                self._changed.clear()
+                async with self._lock.held():
+                    self._store.refresh()
+                    self._follow(self._store.prepared())
+                await self._changed.wait()
+                await asyncio.sleep(SETTLE)
+        finally:
+            self._leave(list(self._places))
+            await asyncio.gather(*self._ending, return_exceptions=True)
+
+    def _follow(self, prepared: Iterable[Entry]) -> None:
+        """Have a socket for each request that is prepared, and for no other."""
+        wanted = {
+            (entry.uid, request): entry
+            for entry in prepared
+            for request in dict.fromkeys(base_name(held.request) for held in entry.devices)
+        }
+        self._leave([key for key, place in self._places.items() if self._is_over(place, wanted.get(key))])
+        for (uid, request), entry in wanted.items():
+            if (uid, request) not in self._places:
+                self._listen(entry, request)
+
+    def _is_over(self, place: Place, entry: Entry | None) -> bool:
+        """Whether a claim is gone, or was given other devices, or its folder was made anew."""
+        return entry is None or entry != place.entry or not (place.folder / claim_socket.NAME).exists()
+
+    def _listen(self, entry: Entry, request: str) -> None:
+        folder = Path(self._folders.path(entry.uid, request))
+        try:
+            view = orjson.loads((folder / VIEW).read_bytes())
+            cores = [core for device in view["devices"] for core in device["core_ids"]]
+            listener = claim_socket.bind(folder)
+        except (OSError, ValueError, KeyError) as error:
+            # the folder is whole again after the next prepare or reconcile, which wakes this one
+            log.warning("the activity of claim %s cannot be heard: %s", entry, error, extra={"claim_uid": entry.uid})
+            return
+        looks_only = all(held.admin_access for held in entry.devices if base_name(held.request) == request)
+        board = Board(() if looks_only else cores)
+        if looks_only:
+            board.others = functools.partial(self._of_others, view)
+        served = claim_socket.ClaimSocket(listener, board, name=f"claim {entry}, request {request}")
+        serving = asyncio.create_task(served.serve())
+        self._listening.set()
+        self._places[entry.uid, request] = Place(entry, request, folder, view, board, serving)
+
+    def _of_others(self, view: Mapping[str, Any]) -> Iterator[Report]:
+        """What runs on a view's cores by other claims, numbered as in the view."""
+        node = self._node()
+        if node is None:
+            return
+        physical_cores = node.instance_type.chip.physical_cores
+        mine = {number: core for core, number in core_numbers(view, physical_cores=physical_cores).items()}
+        for place in self.places:
+            # a chip of another LNC has other cores, which have no numbers in this view
+            same_lnc = place.view["logical_neuroncore_config"] == view["logical_neuroncore_config"]
+            if place.board.others is None and same_lnc:
+                numbers = core_numbers(place.view, physical_cores=physical_cores)
+                renumbered = {core: mine[number] for core, number in numbers.items() if number in mine}
+                for report in place.board.processes():
+                    if seen := on_cores(report, renumbered):
+                        yield seen
+
+    def _leave(self, keys: Sequence[tuple[str, str]]) -> None:
+        for key in keys:
+            serving = self._places.pop(key).serving
+            serving.cancel()
+            self._ending.add(serving)
+            serving.add_done_callback(self._ending.discard)
+
+    async def _read_annotations(self) -> None:
+        try:
+            pods = await self._list_pods()
+        except Exception as error:
+            log.warning("the pods' activity profiles cannot be read: %s", error or type(error).__name__)
+            return  # what was read before holds
+        strange = {sentence for pod in pods if (sentence := strange_profile(pod))}
+        for sentence in strange - self._strange:
+            log.warning("%s", sentence)
+        self._strange = strange
+        found = users([place.entry for place in self._places.values()], pods)
+        for place in self._places.values():
+            place.pods = found[place.entry.uid]
+            place.board.profile = self._profile(place, next(filter(None, map(wish_of, place.pods)), None))
+
+    def _profile(self, place: Place, wish: Wish | None) -> Callable[[Sequence[int]], Report] | None:
+        node = self._node()
+        if wish is None or node is None:
+            return None
+        device = place.view["devices"][0]
+        chip = node.instance_type.chip
+        flops = chip.tflops["bf16"] * 1e12 / chip.physical_cores * (place.view["logical_neuroncore_config"] or 1)
+
+        def report(cores: Sequence[int]) -> Report:
+            return profiles.report(
+                wish.profile,
+                seed=wish.seed,
+                cores=cores,
+                age=time.time() - wish.since,
+                core_memory=device["memory_bytes"] // device["core_count"],
+                core_flops=flops,
+            )
+
+        return report
