@@ -65,8 +65,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@touch $@
 
 .PHONY: test
-test: $(STAMP) ## all tests
-	@hack/test
+test: test-unit test-cluster ## all tests
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## tests that need no cluster (TESTS=path or -k ... to choose)

@@ -10,6 +10,7 @@ more.
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,6 +29,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Bring up a cluster for each process, with the image loaded and the chart installed, as a user would have it."""
     if PROCESS or session.config.option.collectonly:
         return
+    shutil.rmtree(FAILURES, ignore_errors=True)
     processes = getattr(session.config.option, "numprocesses", None) or 1
     clusters = [Cluster(name) for name in CLUSTERS[:processes]]
     if len(clusters) < processes:

@@ -107,12 +107,13 @@ def test_full_disk_under_the_cdi_folder(cluster: Cluster, namespace: str, node: 
 
         message = until(told, what="an Event that names the full disk")
         assert "/var/run/cdi" in message
-        assert not cluster.checkpoint(node)
-        # the kubelet tries again meanwhile, and each try has a view until it fails
-        until(lambda: not cluster.views(node), what="no view left of a prepare that failed")
+        # the kubelet tries again meanwhile, and each try has a record and a view until it fails
+        until(lambda: not cluster.checkpoint(node), what="no record left of a prepare that failed")
+        until(lambda: not cluster.views(node), what="no view left of it")
     finally:
-        # lazily: such a try may have a file open
-        cluster.on_node(node, *inside, "umount", "-l", "/var/run/cdi")
+        # such a try may have a file open: then the file system is busy
+        umount = (*inside, "umount", "/var/run/cdi")
+        until(lambda: cluster.on_node(node, *umount, check=False) == "", what="the full disk is away")
     cluster.wait_ready_after_fault(namespace, "waits")
 
 

@@ -7,7 +7,7 @@ largest. The operator releases a node only when its pods are gone, so every test
 from collections.abc import Iterator
 
 import pytest
-from harness import REPOSITORY, SYSTEM, Cluster, Failed, Object, claim_template, pod, until
+from harness import REPOSITORY, SYSTEM, Cluster, Failed, Object, claim_template, condition, pod, until
 
 EXAMPLE = REPOSITORY / "manifests/examples/ultraserver-workload"
 WORKLOAD = "neuronultraserverworkload"
@@ -143,14 +143,20 @@ def test_example(cluster: Cluster, team: str) -> None:
 def test_a_claim_of_somebody_else_is_refused_on_the_workloads_nodes(cluster: Cluster, team: str) -> None:
     allocated(cluster, team)
     until(lambda: len(tags(cluster)) == 2, what="both nodes' devices carry the id")
-    cluster.apply([claim_template("theirs"), pod("intruder", template="theirs")], team)
+    anything = claim_template("anything", tolerations=[{"operator": "Exists"}])
+    strangers = [pod("stranger", template="theirs"), pod("intruder", template="anything")]
+    cluster.apply([claim_template("theirs"), anything, *strangers], team)
+    until(
+        lambda: condition(cluster.get("pod", "stranger", "-n", team), "PodScheduled") == "False",
+        what="the scheduler keeps off the workload's nodes who does not tolerate it",
+    )
 
     def told() -> str:
         events = cluster.items("events", "-n", team, "--field-selector=involvedObject.name=intruder")
         return next((e["message"] for e in events if "NeuronUltraServerWorkload" in e["message"]), "")
 
     assert f"the workload id {NAME}" in until(told, what="an Event that says whose node it is")
-    cluster.kubectl("delete", "pod", "intruder", "-n", team, "--grace-period=1", "--timeout=60s")
+    cluster.kubectl("delete", "pod", "intruder", "stranger", "-n", team, "--grace-period=1", "--timeout=60s")
 
 
 def test_who_finds_no_room_says_why_and_gets_it_when_there_is_some(cluster: Cluster, team: str) -> None:

@@ -95,7 +95,7 @@ async def test_the_newer_process_takes_over_and_the_older_stands_by(folder: Path
             # The flaw of the kubelet may have cut the new one's connection when the old one's ended.
             await kubelet.until(lambda: new.status.registered and TOY in kubelet.clients and kubelet.streams == 1)
             assert dict((await kubelet.allocate(TOY, "new-0")).envs) == {"BY": "new-0"}
-        assert await kubelet.watches(TOY) == {"old-0": "Healthy"}
+        await kubelet.until(lambda: kubelet.devices.get(TOY) == {"old-0": "Healthy"})
 
 
 async def test_the_older_process_takes_nothing_along_when_it_ends(folder: Path, kubelet: FakeKubelet) -> None:
