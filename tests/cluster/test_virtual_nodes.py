@@ -1,43 +1,69 @@
-"""Virtual nodes beside the workers: kube-scheduler allocates, KWOK plays the pods, gangs find their UltraServer."""
+"""Virtual nodes beside the workers: kube-scheduler allocates, KWOK plays them and their pods, gangs find UltraServers."""
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from harness import RELEASE, REPOSITORY, SYSTEM, Cluster, Object, until
+from harness import RELEASE, REPOSITORY, SYSTEM, Cluster, Object, condition, until
 
 EXAMPLES = REPOSITORY / "manifests/examples/virtual-nodes"
 CHART = str(REPOSITORY / "charts/neuron-sim")
+VIRTUAL = ("-l", "neuron-sim.dev/virtual=true")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def pool(cluster: Cluster) -> Iterator[None]:
-    """The release with virtual nodes, and the example's pool."""
+    """The release with virtual nodes, and the example's pool of eight."""
     cluster.show([str(REPOSITORY / "hack/cluster"), "kwok", "--name", cluster.name])
-    cluster.helm(
-        *("upgrade", RELEASE, CHART, "--namespace", SYSTEM, "--reuse-values", "--wait", "--timeout", "3m"),
-        *("--set", "virtualNodes.enabled=true"),
-    )
+    upgrade(cluster, "virtualNodes.enabled=true")
     try:
         cluster.apply((EXAMPLES / "pool.yaml").read_text())
         cluster.wait_nodes(2 + 8)
         yield
+    finally:
         cluster.kubectl("delete", "neuronnodepool", "rainier", "--ignore-not-found")
         until(lambda: not left(cluster), what="no virtual node left", details=lambda: left(cluster))
-    finally:
-        cluster.install()
+        upgrade(cluster, "virtualNodes.enabled=false")
+
+
+def upgrade(cluster: Cluster, value: str) -> None:
+    options = ("--reuse-values", "--wait", "--timeout", "3m")
+    cluster.helm("upgrade", RELEASE, CHART, "--namespace", SYSTEM, *options, "--set", value)
 
 
 def left(cluster: Cluster) -> list[str]:
-    virtual = ("-l", "neuron-sim.dev/virtual=true")
-    return [
+    """What there is of virtual nodes."""
+    found = [
         f"{kind}/{item['metadata']['name']}"
         for kind in ("nodes", "neuronnodes", "resourceslices")
-        for item in cluster.items(kind, *virtual)
+        for item in cluster.items(kind, *VIRTUAL)
     ]
+    leases = cluster.items("leases", "-n", "kube-node-lease")
+    return found + [f"leases/{name}" for name in names(leases) if name.startswith("rainier-")]
+
+
+def names(items: list[Object]) -> list[str]:
+    return sorted(item["metadata"]["name"] for item in items)
 
 
 def pods_of_the_gang(cluster: Cluster, namespace: str) -> list[Object]:
     return cluster.items("pods", "-n", namespace, "-l", "neuron-sim.dev/gang=training")
+
+
+def test_virtual_nodes_are_as_nodes_with_a_machine(cluster: Cluster) -> None:
+    nodes = cluster.items("nodes", *VIRTUAL)
+    assert names(nodes) == [f"rainier-{number}" for number in range(8)]
+    assert {condition(node, "Ready") for node in nodes} == {"True"}
+    until(lambda: sum(name.startswith("leases/") for name in left(cluster)) == 8, what="KWOK's leases")
+    labels = [node["metadata"]["labels"] for node in nodes]
+    assert {found["node.kubernetes.io/instance-type"] for found in labels} == {"trn2u.48xlarge"}
+    assert Counter(Counter(found["neuron-sim.dev/ultraserver-id"] for found in labels).values()) == {4: 2}
+    assert [len(cluster.devices(name)) for name in names(nodes)] == 8 * [16]
+
+    (agent,) = cluster.items("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=virtual-agent")
+    page = f"/api/v1/namespaces/{SYSTEM}/pods/{agent['metadata']['name']}:8000/proxy/metrics"
+    assert re.search(r"^neuron_sim_virtual_agent_nodes 8$", cluster.kubectl("get", "--raw", page), re.MULTILINE)
 
 
 def test_pods_and_gangs_run_and_end_on_virtual_nodes(cluster: Cluster, namespace: str) -> None:
@@ -59,9 +85,12 @@ def test_pods_and_gangs_run_and_end_on_virtual_nodes(cluster: Cluster, namespace
     assert len({nodes[name]["neuron-sim.dev/ultraserver-id"] for name in used}) == 1
 
 
-def test_a_chip_breaks_by_one_write_and_the_pool_shrinks(cluster: Cluster) -> None:
+def test_a_chip_breaks_by_one_write_and_heals(cluster: Cluster) -> None:
     def generation() -> int:
         return int(cluster.get("resourceslice", "rainier-1-neuron.aws.com")["metadata"]["generation"])
+
+    def tainted() -> list[str]:
+        return [device["name"] for device in cluster.devices("rainier-1") if device.get("taints")]
 
     before = generation()
     cluster.apply(
@@ -73,13 +102,22 @@ def test_a_chip_breaks_by_one_write_and_the_pool_shrinks(cluster: Cluster) -> No
         }
     )
     try:
-        until(
-            lambda: [d["name"] for d in cluster.devices("rainier-1") if d.get("taints")] == ["neuron-device-3"],
-            what="the taint in the slice",
-        )
+        until(lambda: tainted() == ["neuron-device-3"], what="the taint in the slice", details=tainted)
         assert generation() == before + 1
     finally:
         cluster.kubectl("delete", "neuronfault", "virtual-chip")
-    cluster.kubectl("scale", "neuronnodepool/rainier", "--replicas=4")
-    until(lambda: len(left(cluster)) == 3 * 4, what="four virtual nodes left", details=lambda: left(cluster))
-    assert "nodes/rainier-3" in left(cluster)
+    until(lambda: not tainted(), what="no taint any more", details=tainted)
+    assert generation() == before + 2
+
+
+def test_the_pool_grows_and_shrinks_and_leaves_nothing(cluster: Cluster) -> None:
+    def nodes() -> list[str]:
+        return names(cluster.items("nodes", *VIRTUAL))
+
+    for count in (12, 4):
+        cluster.kubectl("scale", "neuronnodepool/rainier", f"--replicas={count}")
+        until(lambda count=count: len(nodes()) == count, what=f"{count} virtual nodes", details=nodes)
+        cluster.wait_nodes(2 + count)
+    assert nodes() == [f"rainier-{number}" for number in range(4)]
+    cluster.kubectl("delete", "neuronnodepool", "rainier")
+    until(lambda: not left(cluster), what="no virtual node left", details=lambda: left(cluster))

@@ -84,3 +84,10 @@ def test_kwok_is_of_the_version_that_the_tooling_builds(virtual, pytestconfig):
     versions = (pytestconfig.rootpath / "hack" / "versions").read_text()
     (pinned,) = re.findall(r"^KWOK_VERSION=(\S+)", versions, re.MULTILINE)
     assert virtual.container(KWOK)["image"] == f"registry.k8s.io/kwok/kwok:{pinned}"
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(None, 40), (0, 0), (120, 120)])
+def test_how_long_leases_last(render, value, seconds):
+    manifests = render({"virtualNodes": {"enabled": True, "kwok": {"leaseSeconds": value}}})
+    configuration, *_ = yaml.safe_load_all(manifests.get("ConfigMap", KWOK)["data"]["kwok.yaml"])
+    assert configuration["options"]["nodeLeaseDurationSeconds"] == seconds
