@@ -1,22 +1,19 @@
-"""Virtual nodes beside the workers: kube-scheduler allocates, KWOK plays them and their pods, gangs find UltraServers."""
+"""Virtual nodes beside the workers: kube-scheduler allocates, KWOK plays nodes and pods, gangs find UltraServers."""
 
 import re
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from harness import RELEASE, REPOSITORY, SYSTEM, Cluster, Object, condition, until
+from harness import REPOSITORY, SYSTEM, Cluster, Object, condition, until
 
 EXAMPLES = REPOSITORY / "manifests/examples/virtual-nodes"
-CHART = str(REPOSITORY / "charts/neuron-sim")
 VIRTUAL = ("-l", "neuron-sim.dev/virtual=true")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def pool(cluster: Cluster) -> Iterator[None]:
-    """The release with virtual nodes, and the example's pool of eight."""
-    cluster.show([str(REPOSITORY / "hack/cluster"), "kwok", "--name", cluster.name])
-    upgrade(cluster, "virtualNodes.enabled=true")
+    """The example's pool of eight."""
     try:
         cluster.apply((EXAMPLES / "pool.yaml").read_text())
         cluster.wait_nodes(2 + 8)
@@ -24,12 +21,6 @@ def pool(cluster: Cluster) -> Iterator[None]:
     finally:
         cluster.kubectl("delete", "neuronnodepool", "rainier", "--ignore-not-found")
         until(lambda: not left(cluster), what="no virtual node left", details=lambda: left(cluster))
-        upgrade(cluster, "virtualNodes.enabled=false")
-
-
-def upgrade(cluster: Cluster, value: str) -> None:
-    options = ("--reuse-values", "--wait", "--timeout", "3m")
-    cluster.helm("upgrade", RELEASE, CHART, "--namespace", SYSTEM, *options, "--set", value)
 
 
 def left(cluster: Cluster) -> list[str]:
