@@ -1,14 +1,13 @@
-"""What a fleet of virtual nodes costs, on any cluster that has the CRDs and on which no operator of ours runs.
+"""What a fleet of virtual nodes costs, on a cluster with the chart's virtual nodes, whose operator and agent are away.
 
-    kubectl apply -f charts/neuron-sim/crds
+    tests/bench/fleet.sh --nodes 500                                  # makes such a cluster, and takes it down again
     python tests/bench/fleet.py --nodes 500 [--kubeconfig FILE]
 
-Operator and agent of virtual nodes run here as processes, so that their CPU can be told from everybody else's. KWOK is
-not needed: nothing is scheduled. In one run are measured: a pool from its creation to its last slice; publishing alone,
-in turn with a bare loop that POSTs the very same bodies over as many connections; both processes at rest; a chip that
-breaks and heals, from the NeuronFault to a foreign watch on the slices.
-
-On a large fleet give kube-controller-manager `--node-monitor-grace-period=24h`: nobody renews the nodes' leases here.
+Operator and agent of virtual nodes run here as processes, so that their CPU can be told from everybody else's. In one
+run are measured: a pool from its creation to its last slice; publishing alone, in turn with a bare loop that POSTs the
+very same bodies over as many connections; both processes at rest, and whether every node stays ready; a chip that
+breaks and heals, from the NeuronFault to a foreign watch on the slices; gangs of four from submit to Ready; and
+kube-scheduler with our slices, in turn with plain ones.
 """
 
 import argparse
@@ -24,6 +23,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import fleet_pods
+from fleet_pods import Pods, at_once
 from neuron_dra_driver.api_server import kube as kube_module
 from neuron_dra_driver.api_server.kube import METADATA, METADATA_LIST, NEURON_NODES, SLICES, Kube
 from neuron_dra_driver.kubeletplugin import ApiError
@@ -36,6 +37,8 @@ POOL = "bench-fleet"
 POOLS = f"/apis/{API_GROUP}/{API_VERSION}/neuronnodepools"
 FAULTS = f"/apis/{API_GROUP}/{API_VERSION}/neuronfaults"
 SELECTOR = {"labelSelector": f"{VIRTUAL}=true"}
+NODES = "/api/v1/nodes"
+OTHERS = ("etcd", "kube-apiserver", "kube-controller", "kube-scheduler", "kwok")
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -113,27 +116,13 @@ async def following(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
             await task
 
 
-async def at_once(jobs: Sequence[Callable[[], Awaitable[object]]], *, connections: int) -> None:
-    """So many at a time."""
-    waiting = iter(jobs)
-
-    async def worker() -> None:
-        for job in waiting:
-            await job()
-
-    await asyncio.gather(*(worker() for _ in range(connections)))
-
-
 async def names(kube: Kube, path: str) -> list[str]:
     found = await kube.request("GET", path, params=SELECTOR, accept=METADATA_LIST)
     return [item["metadata"]["name"] for item in found.get("items") or ()]
 
 
 async def delete_slices(kube: Kube) -> None:
-    def delete(name: str) -> Callable[[], Awaitable[object]]:
-        return lambda: kube.request("DELETE", f"{SLICES}/{name}", body={}, accept=METADATA)
-
-    await at_once([delete(name) for name in await names(kube, SLICES)], connections=WRITERS)
+    await at_once([_deleting(kube, name) for name in await names(kube, SLICES)], connections=WRITERS)
 
 
 async def bodies(kube: Kube) -> list[Json]:
@@ -215,7 +204,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
     def operator() -> Process:
         os.environ["KUBECONFIG"] = kubeconfig
         return Process(
-            *("neuron_operator", "run", "--virtual-nodes", "--no-gangs", "--namespace=default", "--log-format=plain"),
+            *("neuron_operator", "run", "--virtual-nodes", "--namespace=default", "--log-format=plain"),
             *("--health-port=0", "--metrics-port=0", f"--kubeconfig={kubeconfig}"),
             log=log,
         )
@@ -270,14 +259,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
                 restarted = running[-1]
                 cpu = restarted.cpu()
                 print(f"restart of the agent: {cpu:.1f} s of CPU, slices rewritten: {fleet.changes.qsize()}")
-                before = [process.cpu() for process in running]
-                await asyncio.sleep(options.rest)
-                for name, process, cpu in zip(("operator", "agent"), running, before, strict=True):
-                    share = 100 * (process.cpu() - cpu) / options.rest
-                    print(
-                        f"at rest for {options.rest} s: {name} {share:.1f} % of a core, {process.memory()} MiB",
-                        flush=True,
-                    )
+                await at_rest(kube, running, options.rest)
                 before = [process.cpu() for process in running]
                 whole, own_part = await break_chips(kube, fleet, count, options.faults)
                 changes = 2 * options.faults
@@ -285,11 +267,15 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
                 print(f"a chip breaks or heals, {changes} times: NeuronFault to foreign watch {spread(whole)}")
                 print(f"  NeuronNode at a watch, to the slice at another: {spread(own_part)}")
                 print(f"  CPU for each: operator {spent[0]:.0f} ms, agent {spent[1]:.1f} ms", flush=True)
+                if options.gangs or options.pods:
+                    await with_pods(kube, fleet, running, sent, options)
+                if not running:
+                    return
                 began = time.perf_counter()
                 await kube.request("DELETE", f"{POOLS}/{POOL}", body={})
                 await fleet.until(0, seconds=count)
                 print(f"pool deleted, to the last slice: {time.perf_counter() - began:.1f} s")
-                while await names(kube, "/api/v1/nodes"):  # noqa: ASYNC110, nobody here watches nodes
+                while await names(kube, NODES):  # noqa: ASYNC110, nobody here watches nodes
                     await asyncio.sleep(0.5)
                 print(f"  and to the last Node: {time.perf_counter() - began:.1f} s")
             finally:
@@ -297,6 +283,83 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
                     await kube.request("DELETE", f"{POOLS}/{POOL}", body={})
                 for process in running:
                     process.stop()
+
+
+async def at_rest(kube: Kube, running: Sequence[Process], seconds: int) -> None:
+    """What everybody costs while nothing happens, and who loses readiness meanwhile."""
+    found = await kube.request("GET", NODES, params={**SELECTOR, "resourceVersion": "0"})
+    lost = {item["metadata"]["name"] for item in found["items"] if not is_ready(item)}
+    version = found["metadata"]["resourceVersion"]
+    del found
+
+    async def watch_nodes() -> None:
+        async for kind, item in kube.watch(NODES, params={**SELECTOR, "resourceVersion": version}):
+            if kind == "MODIFIED" and not is_ready(item):
+                lost.add(item["metadata"]["name"])
+
+    async with following(watch_nodes):
+        before, others = [process.cpu() for process in running], cpu_of_others()
+        await asyncio.sleep(seconds)
+        for name, process, cpu in zip(("operator", "agent"), running, before, strict=True):
+            share = 100 * (process.cpu() - cpu) / seconds
+            print(f"at rest for {seconds} s: {name} {share:.1f} % of a core, {process.memory()} MiB", flush=True)
+        shares = {name: 100 * (cpu - others.get(name, cpu)) / seconds for name, cpu in cpu_of_others().items()}
+        print("  others: " + ", ".join(f"{name} {share:.1f} %" for name, share in sorted(shares.items())))
+    print(f"  nodes that were not ready at any time: {len(lost)}", flush=True)
+
+
+def is_ready(node: Json) -> bool:
+    return any(found["type"] == "Ready" and found["status"] == "True" for found in node["status"]["conditions"])
+
+
+def cpu_of_others() -> dict[str, float]:
+    """Seconds of processor time so far, by program; of all clusters on this machine."""
+    spent: dict[str, float] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            head, _, tail = stat.read_text().rpartition(")")
+            name, fields = head.partition("(")[2], tail.split()
+            if name in OTHERS:
+                spent[name] = spent.get(name, 0) + (int(fields[11]) + int(fields[12])) / TICK
+    return spent
+
+
+async def with_pods(
+    kube: Kube, fleet: Fleet, running: list[Process], sent: Sequence[Json], options: argparse.Namespace
+) -> None:
+    """Gangs, with operator and agent; then kube-scheduler without them, on slices that are put there by hand."""
+    async with fleet_pods.a_namespace(kube):
+        pods = Pods(kube)
+        async with following(pods.follow):
+            if options.gangs:
+                await fleet_pods.gangs(kube, pods, 2)  # watches, images, compiled expressions
+                took = await fleet_pods.gangs(kube, pods, options.gangs)
+                print(f"gang of four, submit to all Ready, {options.gangs} times: {spread(took)}", flush=True)
+            if not options.pods:
+                return
+            while running:
+                running.pop().stop()
+            await delete_slices(kube)
+            await fleet.until(0, seconds=600)
+            for number in range(options.rounds):
+                rates = []
+                for template, bodies_of in (("neuron.aws.com", list(sent)), (fleet_pods.PLAIN_DRIVER, None)):
+                    there = bodies_of or [fleet_pods.plain(body) for body in sent]
+                    await post_all(kube, there)
+                    await asyncio.sleep(3)  # the scheduler has them, too
+                    run = f"{template.partition('.')[0]}-{number}"
+                    rates.append(await fleet_pods.throughput(kube, pods, options.pods, template=template, run=run))
+                    await at_once([_deleting(kube, body["metadata"]["name"]) for body in there], connections=WRITERS)
+                bare = await fleet_pods.throughput(kube, pods, options.pods, template=None, run=f"bare-{number}")
+                print(
+                    f"{options.pods} pods bound, a second: our slices {rates[0]:.1f}, plain slices {rates[1]:.1f},"
+                    f" ratio {rates[0] / rates[1]:.2f}; without a claim {bare:.1f}",
+                    flush=True,
+                )
+
+
+def _deleting(kube: Kube, name: str) -> Callable[[], Awaitable[object]]:
+    return lambda: kube.request("DELETE", f"{SLICES}/{name}", body={}, accept=METADATA)
 
 
 async def settled(running: Sequence[Process]) -> None:
@@ -314,6 +377,8 @@ def main() -> None:
     parser.add_argument("--instance-type", default="trn2u.48xlarge")
     parser.add_argument("--rounds", type=int, default=2, help="of publishing, each in turn with the bare loop")
     parser.add_argument("--faults", type=int, default=50)
+    parser.add_argument("--gangs", type=int, default=0, help="of four pods, one after the other; they need KWOK")
+    parser.add_argument("--pods", type=int, default=0, help="for kube-scheduler in each round; they need KWOK")
     parser.add_argument("--rest", type=int, default=60, help="seconds at rest")
     parser.add_argument("--port", type=int, default=18001, help="of the agent's metrics")
     parser.add_argument("--kubeconfig", type=Path, default=os.environ.get("KUBECONFIG"))
