@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 
-from neuron_device_model.catalog.rows import DATA, Row, document, reading
+from neuron_device_model.catalog.documents import document
+from neuron_device_model.catalog.rows import Row, reading
 
 PRECISIONS = ("bf16", "tf32", "fp8", "fp32", "int8", "sparse")
 
@@ -41,12 +41,12 @@ class Chip:
 @cache
 def chips() -> Mapping[str, Chip]:
     """Every chip, by name."""
-    return MappingProxyType(load_chips(DATA / "chips.toml"))
+    return MappingProxyType(load_chips(document("chips.toml")))
 
 
-def load_chips(path: Path) -> dict[str, Chip]:
+def load_chips(rows: Row) -> dict[str, Chip]:
     """Read a chip file."""
-    with reading(document(path)) as file:
+    with reading(rows) as file:
         return {chip.name: chip for chip in map(_chip, file.rows("chip"))}
 
 

@@ -8,12 +8,12 @@ instance type names its board and EFA map. Types that differ in name and network
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 
 from neuron_device_model.catalog.chips import Chip, chips
+from neuron_device_model.catalog.documents import document
 from neuron_device_model.catalog.nearest import not_known
-from neuron_device_model.catalog.rows import DATA, CatalogError, Row, document, reading
+from neuron_device_model.catalog.rows import CatalogError, Row, reading
 from neuron_device_model.catalog.ultraservers import ultraserver_types
 from neuron_device_model.cores import visible_cores
 from neuron_device_model.topology import Topology
@@ -121,16 +121,16 @@ def instance_types() -> tuple[InstanceType, ...]:
 def _by_name() -> Mapping[str, InstanceType]:
     found: dict[str, InstanceType] = {}
     for file in FAMILY_FILES:
-        for kind in load_family(DATA / file, chips(), {kind.name for kind in ultraserver_types()}):
+        for kind in load_family(document(file), chips(), {kind.name for kind in ultraserver_types()}):
             if kind.name in found:
                 raise CatalogError(f"{file}: instance_type[{kind.name}]: listed twice")
             found[kind.name] = kind
     return MappingProxyType(found)
 
 
-def load_family(path: Path, known_chips: Mapping[str, Chip], known_ultraservers: Collection[str]) -> list[InstanceType]:
+def load_family(rows: Row, known_chips: Mapping[str, Chip], known_ultraservers: Collection[str]) -> list[InstanceType]:
     """Read one family's file."""
-    with reading(document(path)) as file:
+    with reading(rows) as file:
         boards = {row.text("name"): _board(row) for row in file.rows("board")}
         efa_maps = {row.text("name"): _efa_map(row) for row in file.rows("efa_map")}
         return [

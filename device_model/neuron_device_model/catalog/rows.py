@@ -1,18 +1,15 @@
-"""Strict reading of the catalogue's TOML: every key is asked for, none is left over.
+"""Strict reading of the catalogue's rows: every key is asked for, none is left over.
 
 A typing error in a data file must not become a default value three layers on, so a missing key, an unknown
 key and a value of another type all fail at load time, with the file and the row in the message.
 """
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-DATA = Path(__file__).parent
 BANDWIDTH_UNITS = {"GB/s": 10**9, "GiB/s": 2**30, "TB/s": 10**12}
 
 
@@ -140,15 +137,6 @@ def reading(row: Row) -> Iterator[Row]:
     """Read a row to its end: on leaving, nothing may be left over."""
     yield row
     row.done()
-
-
-def document(path: Path) -> Row:
-    """The top-level table of a TOML file."""
-    try:
-        with path.open("rb") as file:
-            return Row(tomllib.load(file), path.name)
-    except tomllib.TOMLDecodeError as error:
-        raise CatalogError(f"{path.name}: {error}") from error
 
 
 def _is(value: object, kind: type | tuple[type, ...]) -> bool:

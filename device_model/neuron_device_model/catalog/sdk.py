@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 
+from neuron_device_model.catalog.documents import document
 from neuron_device_model.catalog.nearest import not_known
-from neuron_device_model.catalog.rows import DATA, document, reading
+from neuron_device_model.catalog.rows import Row, reading
 
 DEFAULT_SDK_VERSION = "2.32.0"
 
@@ -43,13 +43,13 @@ def sdk_releases() -> tuple[SdkRelease, ...]:
 
 @cache
 def _by_version() -> Mapping[str, SdkRelease]:
-    return MappingProxyType({release.version: release for release in load_sdk_releases(DATA / "sdk.toml")})
+    return MappingProxyType({release.version: release for release in load_sdk_releases(document("sdk.toml"))})
 
 
-def load_sdk_releases(path: Path) -> list[SdkRelease]:
+def load_sdk_releases(rows: Row) -> list[SdkRelease]:
     """Read an SDK file."""
     found = []
-    with reading(document(path)) as file:
+    with reading(rows) as file:
         for row in file.rows("release"):
             with reading(row):
                 found.append(

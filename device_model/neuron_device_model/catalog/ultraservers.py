@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-from neuron_device_model.catalog.rows import DATA, document, reading
+from neuron_device_model.catalog.documents import document
+from neuron_device_model.catalog.rows import Row, reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class UltraServerType:
 @cache
 def ultraserver_types() -> tuple[UltraServerType, ...]:
     """Every kind of UltraServer. An instance type names the one that it is a member of."""
-    return tuple(load_ultraservers(DATA / "ultraservers.toml"))
+    return tuple(load_ultraservers(document("ultraservers.toml")))
 
 
 def ultraserver_type(name: str) -> UltraServerType:
@@ -47,10 +47,10 @@ def ultraserver_type(name: str) -> UltraServerType:
     return next(kind for kind in ultraserver_types() if kind.name == name)
 
 
-def load_ultraservers(path: Path) -> list[UltraServerType]:
+def load_ultraservers(rows: Row) -> list[UltraServerType]:
     """Read an UltraServer file."""
     found = []
-    with reading(document(path)) as file:
+    with reading(rows) as file:
         for row in file.rows("ultraserver"):
             with reading(row):
                 found.append(

@@ -22,8 +22,9 @@ from neuron_device_model.catalog import (
     ultraserver_types,
 )
 from neuron_device_model.catalog.chips import chips
+from neuron_device_model.catalog.compile import compiled
+from neuron_device_model.catalog.documents import COMPILED, DATA
 from neuron_device_model.catalog.instances import FAMILY_FILES
-from neuron_device_model.catalog.rows import DATA
 from neuron_device_model.topology import Topology
 from pydantic import TypeAdapter
 
@@ -249,3 +250,7 @@ def plain(value: Any) -> Any:
 def cpus_of(text: str) -> list[int]:
     spans = [part.partition("-") for part in text.split(",")]
     return [cpu for first, _, last in spans for cpu in range(int(first), int(last or first) + 1)]
+
+
+def test_what_was_compiled_is_what_the_files_say_now() -> None:
+    assert COMPILED.read_text() == compiled(), "make generate"

@@ -11,8 +11,8 @@ from neuron_device_model.catalog import (
     sdk_release,
 )
 from neuron_device_model.catalog.chips import chips, load_chips
+from neuron_device_model.catalog.documents import DATA, parse
 from neuron_device_model.catalog.instances import load_family
-from neuron_device_model.catalog.rows import DATA
 from neuron_device_model.catalog.sdk import load_sdk_releases
 from neuron_device_model.catalog.ultraservers import load_ultraservers
 
@@ -52,27 +52,27 @@ def edited(source: str, tmp_path: Path, old: str, new: str) -> Path:
 )
 def test_a_wrong_row_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(CatalogError, match=message):
-        load_family(edited("inf2.toml", tmp_path, old, new), chips(), [])
+        load_family(parse(edited("inf2.toml", tmp_path, old, new)), chips(), [])
 
 
 def test_a_board_needs_a_device(tmp_path: Path) -> None:
     file = tmp_path / "empty.toml"
     file.write_text('[[board]]\nname = "b"\nsource = "s"\ncpu_affinity = {}\ndevices = []\n')
     with pytest.raises(CatalogError, match=r"empty\.toml: board\[b\]: a board needs at least one device"):
-        load_family(file, chips(), [])
+        load_family(parse(file), chips(), [])
 
 
 def test_devices_are_tables(tmp_path: Path) -> None:
     file = tmp_path / "odd.toml"
     file.write_text('[[board]]\nname = "b"\nsource = "s"\ncpu_affinity = {}\ndevices = [3]\n')
     with pytest.raises(CatalogError, match=r"board\[b\]: devices\[0\] must be a table, not 3"):
-        load_family(file, chips(), [])
+        load_family(parse(file), chips(), [])
 
 
 def test_an_efa_map_must_fit_its_board(tmp_path: Path) -> None:
     path = edited("trn2.toml", tmp_path, '    "0000:c9:00.0", ', "    ")
     with pytest.raises(CatalogError, match=r"efa_map trn2 has 15 devices, board trn2\.48xlarge has 16"):
-        load_family(path, chips(), ["trn2"])
+        load_family(parse(path), chips(), ["trn2"])
 
 
 @pytest.mark.parametrize(
@@ -85,19 +85,19 @@ def test_an_efa_map_must_fit_its_board(tmp_path: Path) -> None:
 )
 def test_a_wrong_chip_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(CatalogError, match=message):
-        load_chips(edited("chips.toml", tmp_path, old, new))
+        load_chips(parse(edited("chips.toml", tmp_path, old, new)))
 
 
 def test_a_wrong_sdk_release_is_named(tmp_path: Path) -> None:
     path = edited("sdk.toml", tmp_path, 'tools_version = "2.32.28.0"\n', "")
     with pytest.raises(CatalogError, match=r"sdk\.toml: release\[2\.32\.0\]: missing key tools_version"):
-        load_sdk_releases(path)
+        load_sdk_releases(parse(path))
 
 
 def test_a_wrong_ultraserver_is_named(tmp_path: Path) -> None:
     path = edited("ultraservers.toml", tmp_path, "[[0, 1], [1, 2], [2, 3], [3, 0]]", "[0, 1]")
     with pytest.raises(CatalogError, match=r"ultraserver\[trn2\]: server_links must be an array of arrays"):
-        load_ultraservers(path)
+        load_ultraservers(parse(path))
 
 
 @pytest.mark.parametrize(
