@@ -218,6 +218,7 @@ class Cluster:
             "--create-namespace",
             "--set",
             "virtualNodes.enabled=true",
+            "--reuse-values",
             "--wait",
             "--timeout",
             "3m",
