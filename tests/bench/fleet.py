@@ -229,7 +229,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
                 spec = {"instanceType": options.instance_type, "count": count}
                 kind = {"apiVersion": f"{API_GROUP}/{API_VERSION}", "kind": "NeuronNodePool"}
                 await kube.request("POST", POOLS, body={**kind, "metadata": {"name": POOL}, "spec": spec})
-                await fleet.until(count, seconds=count)
+                await fleet.until(count, seconds=60 + count)
                 print(f"pool of {count} nodes, from its creation to its last slice: {fleet.last - began:.1f} s")
                 await settled(running)
                 spent = [process.cpu() - cpu for process, cpu in zip(running, before, strict=True)]
@@ -239,15 +239,15 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
                 for _ in range(options.rounds):
                     running.pop().stop()
                     await delete_slices(kube)
-                    await fleet.until(0, seconds=count)
+                    await fleet.until(0, seconds=60 + count)
                     running.append(agent())
-                    await fleet.until(count, seconds=count)
+                    await fleet.until(count, seconds=60 + count)
                     own, cpu = fleet.last - fleet.first, running[-1].cpu()
                     running.pop().stop()
                     await delete_slices(kube)
-                    await fleet.until(0, seconds=count)
+                    await fleet.until(0, seconds=60 + count)
                     await post_all(kube, sent)
-                    await fleet.until(count, seconds=count)
+                    await fleet.until(count, seconds=60 + count)
                     bare = fleet.last - fleet.first
                     print(
                         f"publish: agent {own:.1f} s ({cpu:.1f} s of its CPU since it started), bare loop {bare:.1f} s,"
@@ -259,7 +259,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
                 restarted = running[-1]
                 cpu = restarted.cpu()
                 print(f"restart of the agent: {cpu:.1f} s of CPU, slices rewritten: {fleet.changes.qsize()}")
-                await at_rest(kube, running, options.rest)
+                await at_rest(kube, running, options.rest, container=options.container)
                 before = [process.cpu() for process in running]
                 whole, own_part = await break_chips(kube, fleet, count, options.faults)
                 changes = 2 * options.faults
@@ -273,7 +273,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
                     return
                 began = time.perf_counter()
                 await kube.request("DELETE", f"{POOLS}/{POOL}", body={})
-                await fleet.until(0, seconds=count)
+                await fleet.until(0, seconds=60 + count)
                 print(f"pool deleted, to the last slice: {time.perf_counter() - began:.1f} s")
                 while await names(kube, NODES):  # noqa: ASYNC110, nobody here watches nodes
                     await asyncio.sleep(0.5)
@@ -285,7 +285,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
                     process.stop()
 
 
-async def at_rest(kube: Kube, running: Sequence[Process], seconds: int) -> None:
+async def at_rest(kube: Kube, running: Sequence[Process], seconds: int, *, container: str) -> None:
     """What everybody costs while nothing happens, and who loses readiness meanwhile."""
     found = await kube.request("GET", NODES, params={**SELECTOR, "resourceVersion": "0"})
     lost = {item["metadata"]["name"] for item in found["items"] if not is_ready(item)}
@@ -298,12 +298,13 @@ async def at_rest(kube: Kube, running: Sequence[Process], seconds: int) -> None:
                 lost.add(item["metadata"]["name"])
 
     async with following(watch_nodes):
-        before, others = [process.cpu() for process in running], cpu_of_others()
+        before, others = [process.cpu() for process in running], cpu_of_others(container)
         await asyncio.sleep(seconds)
         for name, process, cpu in zip(("operator", "agent"), running, before, strict=True):
             share = 100 * (process.cpu() - cpu) / seconds
             print(f"at rest for {seconds} s: {name} {share:.1f} % of a core, {process.memory()} MiB", flush=True)
-        shares = {name: 100 * (cpu - others.get(name, cpu)) / seconds for name, cpu in cpu_of_others().items()}
+        after = cpu_of_others(container)
+        shares = {name: 100 * (cpu - others.get(name, cpu)) / seconds for name, cpu in after.items()}
         print("  others: " + ", ".join(f"{name} {share:.1f} %" for name, share in sorted(shares.items())))
     print(f"  nodes that were not ready at any time: {len(lost)}", flush=True)
 
@@ -312,14 +313,14 @@ def is_ready(node: Json) -> bool:
     return any(found["type"] == "Ready" and found["status"] == "True" for found in node["status"]["conditions"])
 
 
-def cpu_of_others() -> dict[str, float]:
-    """Seconds of processor time so far, by program; of all clusters on this machine."""
+def cpu_of_others(container: str) -> dict[str, float]:
+    """Seconds of processor time so far, by program, of what runs in a container; "" is all of this machine."""
     spent: dict[str, float] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             head, _, tail = stat.read_text().rpartition(")")
             name, fields = head.partition("(")[2], tail.split()
-            if name in OTHERS:
+            if name in OTHERS and container in stat.with_name("cgroup").read_text():
                 spent[name] = spent.get(name, 0) + (int(fields[11]) + int(fields[12])) / TICK
     return spent
 
@@ -380,6 +381,7 @@ def main() -> None:
     parser.add_argument("--gangs", type=int, default=0, help="of four pods, one after the other; they need KWOK")
     parser.add_argument("--pods", type=int, default=0, help="for kube-scheduler in each round; they need KWOK")
     parser.add_argument("--rest", type=int, default=60, help="seconds at rest")
+    parser.add_argument("--container", default="", help="id of the one with the control plane, to tell its CPU")
     parser.add_argument("--port", type=int, default=18001, help="of the agent's metrics")
     parser.add_argument("--kubeconfig", type=Path, default=os.environ.get("KUBECONFIG"))
     options = parser.parse_args()

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # fleet.sh ARGUMENT...: fleet.py with these arguments, on a cluster of its own as large fleets want it (docs/virtual-nodes.md):
-# nodes without leases, higher client limits, no kube-proxy on virtual nodes. The cluster is gone afterwards.
+# nodes without leases, higher client limits, no kube-proxy on virtual nodes. The cluster is gone afterwards, unless
+# NEURON_SIM_KEEP_CLUSTER=1 keeps it for the next run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 name=neuron-sim-fleet
 make image
-trap 'hack/cluster down --name $name' EXIT
+trap '[ -n "${NEURON_SIM_KEEP_CLUSTER:-}" ] || hack/cluster down --name $name' EXIT
 hack/cluster up --name $name --workers 0
 hack/cluster kwok --name $name
 # shellcheck disable=SC2046  # a name each
@@ -15,7 +16,9 @@ eval "$(hack/cluster env --name $name)"
 flags() { # flags PROGRAM FLAG...
   local file=/etc/kubernetes/manifests/$1.yaml flag
   shift
-  for flag in "$@"; do docker exec $name-control-plane sed -i "/^    - --kubeconfig=/a\\    - $flag" "$file"; done
+  for flag in "$@"; do
+    docker exec $name-control-plane sh -c "grep -qe '$flag' $file || sed -i '/^    - --kubeconfig=/a\\    - $flag' $file"
+  done
 }
 limits=(--kube-api-qps=1000 --kube-api-burst=2000)
 flags kube-controller-manager "${limits[@]}" --node-monitor-grace-period=8760h
@@ -30,4 +33,4 @@ helm upgrade --install neuron-sim charts/neuron-sim --namespace neuron-sim-syste
 # fleet.py runs these two itself
 kubectl -n neuron-sim-system scale deployment neuron-sim-operator neuron-sim-virtual-agent --replicas=0
 kubectl -n kube-system wait --for=condition=Ready pods -l tier=control-plane --timeout=3m
-.venv/bin/python tests/bench/fleet.py "$@"
+.venv/bin/python tests/bench/fleet.py --container "$(docker inspect -f '{{.Id}}' $name-control-plane)" "$@"
