@@ -51,6 +51,11 @@ image: ## build the images neuron-sim and neuron-tools
 load: image ## put them into the cluster's nodes
 	@hack/cluster load $$(hack/image --names)
 
+.PHONY: virtual-nodes
+virtual-nodes: ## let the installed release have virtual nodes, played by KWOK (docs/virtual-nodes.md)
+	@hack/cluster kwok
+	@hack/helm upgrade neuron-sim charts/neuron-sim --reuse-values --set virtualNodes.enabled=true --wait
+
 # --- development -----------------------------------------------------------------------------
 
 .venv: $(STAMP) ## the virtual environment, with the command neuron-sim in it
@@ -91,6 +96,12 @@ bench: $(STAMP) ## measure and print tables for docs/benchmarks.md (GO_DRIVER=bi
 	$(BIN)/python tests/bench/drivers.py $(if $(GO_DRIVER),--go-driver $(GO_DRIVER))
 	@hack/demo
 	$(BIN)/python tests/bench/neuron_ls.py
+
+FLEET ?= --nodes 500 --gangs 30 --pods 200
+
+.PHONY: bench-fleet
+bench-fleet: $(STAMP) ## measure virtual nodes on a cluster of their own (FLEET='--nodes 5000')
+	tests/bench/fleet.sh $(FLEET)
 
 .PHONY: generate
 generate: $(STAMP) ## write what is generated from other files (CRDs)

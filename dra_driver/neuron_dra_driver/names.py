@@ -1,6 +1,7 @@
 """Names that the agent shares with other processes: each is written once, here."""
 
 import sys
+from functools import cache
 from pathlib import Path
 
 DRIVER_NAME = "neuron.aws.com"
@@ -14,6 +15,9 @@ API_VERSION = "v1alpha1"
 SIMULATED = f"{API_GROUP}/simulated"
 """Label of every object, annotation of every CDI file, attribute of every device that we make."""
 
+VIRTUAL = f"{API_GROUP}/virtual"
+"""Label of virtual nodes, their NeuronNodes and their slices."""
+
 WORKLOAD_ID = f"{API_GROUP}/workload-id"
 """Annotation of claims that were made from a NeuronUltraServerWorkload's template: whose nodes they may have."""
 
@@ -21,6 +25,7 @@ POD_CLAIM_NAME = "resource.kubernetes.io/pod-claim-name"
 EXTENDED_RESOURCE_CLAIM = "resource.kubernetes.io/extended-resource-claim"
 
 
+@cache
 def version() -> str:
     """The version of this distribution; a source tree that nobody installed has none.
 

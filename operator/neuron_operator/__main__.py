@@ -40,6 +40,7 @@ async def _run(options: argparse.Namespace) -> int:
             health_port=options.health_port,
             metrics_port=options.metrics_port,
             gangs=options.gangs,
+            virtual_nodes=options.virtual_nodes,
             ultraserver_devices=options.ultraserver_devices,
             webhook_port=options.webhook_port,
             webhook_certificates=options.webhook_certificates,
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--gangs", action=argparse.BooleanOptionalAction, default=True, help="place the pods of gangs (default: yes)"
     )
+    run.add_argument("--virtual-nodes", action="store_true", help="make the nodes of pools with a count")
     run.add_argument(
         "--ultraserver-devices",
         type=int,

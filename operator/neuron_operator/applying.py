@@ -28,6 +28,8 @@ async def apply(plan: Plan, *, api: Api, fleet: Fleet) -> int:
     writer = _Writer(api, fleet)
     failed = 0
     failed += await each(plan.deletions, writer.delete, "NeuronNode", "delete")
+    failed += await each(plan.node_deletions, writer.delete_node, "Node", "delete")
+    failed += await each(plan.new_nodes, writer.create_node, "Node", "create")
     failed += await each(plan.neuron_nodes, writer.apply_neuron_node, "NeuronNode", "apply")
     failed += await each(plan.labels, writer.apply_labels, "Node", "apply")
     unsent = await each(plan.events, writer.send, "Event", "create")
@@ -66,6 +68,15 @@ class _Writer:
             await self._api.delete(kube.NEURON_NODES, deletion.name, uid=deletion.uid)
         self._fleet.neuron_nodes.forget(deletion.name)
 
+    async def delete_node(self, deletion: Deletion) -> None:
+        with suppress(NotFound):
+            await self._api.delete(kube.NODES, deletion.name, uid=deletion.uid)
+        self._fleet.nodes.forget(deletion.name)
+
+    async def create_node(self, node: kube.Json) -> None:
+        # A node of somebody else that came meanwhile is a conflict, and in the next plan's conditions.
+        self._fleet.nodes.observe(await self._api.create(kube.NODES, node))
+
     async def apply_neuron_node(self, item: kube.Json) -> None:
         # Nobody else writes the spec, so whoever changed it by hand is overruled.
         self._fleet.neuron_nodes.observe(await self._api.apply(kube.NEURON_NODES, item, force=True))
@@ -73,6 +84,10 @@ class _Writer:
     async def apply_labels(self, change: NodeLabels) -> None:
         # The UID keeps a node that has gone from being created anew by the apply.
         metadata: kube.Json = {"name": change.node, "uid": change.uid}
+        if change.gone is not None:
+            merged = {"uid": change.uid, "labels": {**change.labels, **dict.fromkeys(change.gone)}}
+            self._fleet.nodes.observe(await self._api.merge(kube.NODES, change.node, {"metadata": merged}))
+            return
         if change.labels:  # an empty map would stay ours in managedFields
             metadata["labels"] = dict(change.labels)
         body = {"apiVersion": "v1", "kind": "Node", "metadata": metadata}

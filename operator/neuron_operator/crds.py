@@ -211,9 +211,35 @@ def _selector_rules() -> list[Json]:
     ]
 
 
+def _virtual_rules() -> list[Json]:
+    return [
+        _rule(
+            "has(self.count) == has(oldSelf.count)",
+            "a pool goes on making its own nodes, or taking nodes that are there: make another pool",
+        ),
+        _rule(
+            "!has(self.count) || !has(self.nodeSelector)",
+            "a pool with a count makes its own nodes: leave nodeSelector or count out",
+        ),
+        _rule(
+            "!has(self.count) || self.resources != 'DevicePlugin'",
+            "virtual nodes have no kubelet to serve, so they serve DRA only: leave resources out",
+        ),
+        _rule(
+            "has(self.count) || !has(self.taints)",
+            "taints are for virtual nodes, which a pool with a count makes: taint nodes that are there with kubectl",
+        ),
+    ]
+
+
 def _pool_crd() -> Json:
     spec = structural(NeuronNodePoolSpec)
-    spec["x-kubernetes-validations"] = [*_logical_neuron_core_rules(), _devices_rule(), *_whole_ultraservers_rules()]
+    spec["x-kubernetes-validations"] = [
+        *_logical_neuron_core_rules(),
+        _devices_rule(),
+        *_whole_ultraservers_rules(),
+        *_virtual_rules(),
+    ]
     spec["properties"]["topology"]["x-kubernetes-validations"] = _network_rules()
     spec["properties"]["instanceType"]["x-kubernetes-validations"] = [_instance_type_rule()]
     spec["properties"]["sdkVersion"]["x-kubernetes-validations"] = [_sdk_version_rule()]
@@ -224,6 +250,7 @@ def _pool_crd() -> Json:
         plural="neuronnodepools",
         short_name="nnp",
         description="A set of nodes that are to become nodes of one AWS Neuron instance type.",
+        scale={"specReplicasPath": ".spec.count", "statusReplicasPath": ".status.nodes"},
         spec=spec,
         status=structural(NeuronNodePoolStatus),
         rules=[
@@ -427,6 +454,7 @@ def _crd(
     group: str = names.GROUP,
     version: str = names.VERSION,
     scope: Literal["Cluster", "Namespaced"] = "Cluster",
+    scale: Mapping[str, str] | None = None,
 ) -> Json:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -463,7 +491,7 @@ def _crd(
                             **({"x-kubernetes-validations": rules} if rules else {}),
                         }
                     },
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}, **({"scale": dict(scale)} if scale else {})},
                     "additionalPrinterColumns": columns,
                 }
             ],

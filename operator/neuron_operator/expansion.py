@@ -15,13 +15,17 @@ from neuron_device_model import catalog
 from neuron_device_model.identity import instance_id
 from pydantic import ValidationError
 
-from neuron_operator import names
+from neuron_operator import names, virtual_nodes
 from neuron_operator.nodes import NodeFacts
 from neuron_operator.resources import NeuronNodePoolSpec, PoolTopology, Road
 from neuron_operator.selectors import matches
 from neuron_operator.topology import Place, Shape, places
 
 Json = dict[str, Any]
+
+_LABELS = (names.LABEL_POOL, names.LABEL_SIMULATED, names.LABEL_VIRTUAL)
+# As many as have neighbouring numbers in the names of others (topology.layers), which begin at 1 and not at 0
+_VIRTUAL_NODES_PER_LAYER3 = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,11 @@ class Wish:
         """The pool's name."""
         return str(self.pool["metadata"]["name"])
 
+    @property
+    def count(self) -> int | None:
+        """How many virtual nodes the pool is to have; None: it takes nodes that are there."""
+        return self.spec.count if self.spec is not None else None
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -63,8 +72,8 @@ class Share:
     overlaps: tuple[Overlap, ...]
 
 
-def understand(pool: Json) -> Wish:
-    """Read a pool's spec and check it against the catalogue that this operator has."""
+def understand(pool: Json, *, virtual: bool = True) -> Wish:
+    """Read a pool's spec and check it against the catalogue that this operator has. `virtual`: nodes may be made."""
     try:
         spec = NeuronNodePoolSpec.model_validate(pool.get("spec") or {})
     except ValidationError as error:
@@ -90,12 +99,30 @@ def understand(pool: Json) -> Wish:
                 f" only; change it or leave it out",
             ),
         )
+    if spec.count is not None and not virtual:
+        text = "spec.count: virtual nodes are not installed; set virtualNodes.enabled=true in the chart's values"
+        return Wish(pool, spec, Problem("VirtualNodesNotInstalled", text))
+    if spec.count is not None and (problem := _unfit_for_virtual_nodes(pool["metadata"]["name"], spec)):
+        return Wish(pool, spec, problem)
     if spec.devices not in (None, "chips") and not instance_type.ultraserver:
         text = f"spec.devices: {instance_type.name} is no UltraServer type and offers chips only; leave devices out"
         return Wish(pool, spec, Problem("UnsupportedDevices", text))
     if spec.topology is not None and (text := _misshapen(spec.topology, instance_type)):
         return Wish(pool, spec, Problem("UnsupportedTopology", f"spec.topology.{text}"))
     return Wish(pool, spec, None)
+
+
+def _unfit_for_virtual_nodes(pool: str, spec: NeuronNodePoolSpec) -> Problem | None:
+    if spec.node_selector is not None:
+        text = "spec.nodeSelector: a pool with a count makes its own nodes; leave one of the two out"
+        return Problem("CountAndNodeSelector", text)
+    if spec.resources == "DevicePlugin":
+        text = "spec.resources: virtual nodes have no kubelet to serve, so they serve DRA only; leave resources out"
+        return Problem("UnsupportedResources", text)
+    if len(pool) > virtual_nodes.NAME_LENGTH:
+        text = f"metadata.name: virtual nodes are named after it; choose one of {virtual_nodes.NAME_LENGTH} characters"
+        return Problem("NameTooLong", text)
+    return None
 
 
 def _misshapen(topology: PoolTopology, instance_type: catalog.InstanceType) -> str:
@@ -117,15 +144,28 @@ def servers_joined(instance_type: catalog.InstanceType) -> int:
     return catalog.ultraserver_type(instance_type.ultraserver).servers if instance_type.ultraserver else 1
 
 
-def share_out(pools: Sequence[Json], nodes: Sequence[NodeFacts], *, members: Mapping[str, str]) -> list[Share]:
-    """Give every node to the oldest pool that selects it.
+def share_out(
+    pools: Sequence[Json], nodes: Sequence[NodeFacts], *, members: Mapping[str, str], virtual: bool = True
+) -> list[Share]:
+    """Give every node to the oldest pool that selects it, and virtual nodes to the pool that they were made for.
 
     ``members`` maps nodes to the pool that has them now: a pool whose selector cannot be read selects these.
+    ``virtual``: whether pools may make nodes.
     """
-    wishes = [understand(pool) for pool in sorted(pools, key=_age)]
+    wishes = [understand(pool, virtual=virtual) for pool in sorted(pools, key=_age)]
     taken: dict[str, list[NodeFacts]] = {wish.name: [] for wish in wishes}
     lost: dict[str, list[Overlap]] = {wish.name: [] for wish in wishes}
+    made = {
+        name: wish.pool["metadata"]["uid"]
+        for wish in wishes
+        for name in virtual_nodes.node_names(wish.name, wish.count or 0)
+    }
     for node in sorted(nodes, key=lambda node: node.name):
+        if node.made_for is not None:
+            owner = next((wish for wish in wishes if wish.pool["metadata"]["uid"] == node.made_for), None)
+            if owner is not None and (owner.spec is None or made.get(node.name) == node.made_for):
+                taken[owner.name].append(node)
+            continue
         candidates = [wish.name for wish in wishes if _selects(wish, node, members)]
         if candidates:
             winner, *others = candidates
@@ -143,6 +183,8 @@ def _age(pool: Json) -> tuple[str, str]:
 def _selects(wish: Wish, node: NodeFacts, members: Mapping[str, str]) -> bool:
     if wish.spec is None:
         return members.get(node.name) == wish.name
+    if wish.count is not None:
+        return False
     if wish.spec.node_selector is None:
         return not node.control_plane
     return matches(wish.spec.node_selector, node.natural_labels)
@@ -152,10 +194,11 @@ def placed(wish: Wish, nodes: Sequence[NodeFacts], *, specs: Mapping[str, Mappin
     """Where the nodes of a pool are; `specs` are those of the NeuronNodes that they have in it."""
     assert wish.spec is not None, "a pool with a problem places no nodes"
     topology = wish.spec.topology or PoolTopology()
+    joined = catalog.instance_type(wish.spec.instance_type).ultraserver
     shape = Shape(
         pool=wish.name,
         uid=wish.pool["metadata"]["uid"],
-        layer_3=topology.nodes_per_layer3,
+        layer_3=topology.nodes_per_layer3 or (None if wish.count is None or joined else _VIRTUAL_NODES_PER_LAYER3),
         layer_2=topology.nodes_per_layer2,
         layer_1=topology.nodes_per_layer1,
     )
@@ -172,7 +215,11 @@ def neuron_node(wish: Wish, node: NodeFacts, *, road: Road, place: Place) -> Jso
         "kind": "NeuronNode",
         "metadata": {
             "name": node.name,
-            "labels": {names.LABEL_POOL: wish.name, names.LABEL_SIMULATED: "true"},
+            "labels": {
+                names.LABEL_POOL: wish.name,
+                names.LABEL_SIMULATED: "true",
+                **({} if wish.count is None else {names.LABEL_VIRTUAL: "true"}),
+            },
             "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}],
         },
         "spec": {
@@ -182,8 +229,8 @@ def neuron_node(wish: Wish, node: NodeFacts, *, road: Road, place: Place) -> Jso
             "sdkVersion": sdk.version,
             "driverVersion": wish.spec.driver_version or sdk.driver_version,
             "resources": road,
-            "partitions": wish.spec.partitions,
-            "devices": wish.spec.devices or ("both" if instance_type.ultraserver else "chips"),
+            "partitions": wish.spec.partitions or ("logical" if wish.count is None else "none"),
+            "devices": wish.spec.devices or ("both" if instance_type.ultraserver and wish.count is None else "chips"),
             "instanceID": instance_id(node.uid),
             "networkNodes": list(place.network_nodes),
             **_membership(place),
@@ -209,7 +256,7 @@ def unchanged(item: Json) -> Json:
         "kind": "NeuronNode",
         "metadata": {
             "name": metadata["name"],
-            "labels": {key: labels[key] for key in (names.LABEL_POOL, names.LABEL_SIMULATED) if key in labels},
+            "labels": {key: labels[key] for key in _LABELS if key in labels},
             "ownerReferences": [owner for owner in metadata["ownerReferences"] if owner["kind"] == "Node"],
         },
         "spec": item["spec"],

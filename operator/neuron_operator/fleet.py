@@ -71,6 +71,15 @@ class Store(Generic[T]):
         self._list_version = max(self._list_version, version)
         return changed or first
 
+    def get(self, name: str) -> T | None:
+        """One object, None if there is none."""
+        entry = self._entries.get(name)
+        return entry.value if entry is not None else None
+
+    def where(self, holds: Callable[[T], bool]) -> list[T]:
+        """Those of which something is so."""
+        return [entry.value for entry in self._entries.values() if entry.value is not None and holds(entry.value)]
+
     def values(self) -> list[T]:
         """What exists, by name."""
         return [entry.value for _, entry in sorted(self._entries.items()) if entry.value is not None]
@@ -91,7 +100,8 @@ def _whole(item: Json) -> Json:
 class Fleet:
     """All that a plan is made from."""
 
-    def __init__(self, *, driver_name: str) -> None:
+    def __init__(self, *, driver_name: str, virtual_nodes: bool = True) -> None:
+        """`virtual_nodes`: whether there may be any."""
         self.pools: Store[Json] = Store(_whole)
         self.neuron_nodes: Store[Json] = Store(_whole)
         self.faults: Store[Json] = Store(_whole)
@@ -101,6 +111,7 @@ class Fleet:
         self.foreign: tuple[Finding, ...] | None = None
         self.plain_pods: PlainPods | None = None
         self._driver_name = driver_name
+        self._virtual_nodes = virtual_nodes
 
     def snapshot(self) -> Snapshot | None:
         """The cluster now; None while it is not known completely."""
@@ -117,4 +128,5 @@ class Fleet:
             plain_pods=self.plain_pods,
             faults=self.faults.values(),
             workload_ids=workload_ids(self.workloads.values()),
+            virtual_nodes=self._virtual_nodes,
         )

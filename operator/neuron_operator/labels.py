@@ -8,6 +8,7 @@ nor fail because of it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from neuron_device_model.ultraserver import Seat
@@ -37,14 +38,23 @@ class LabelChange:
 
 def wished_labels(spec: Mapping[str, Any]) -> dict[str, str]:
     """Labels of a node with this NeuronNode spec."""
+    by_plugin = spec["resources"] == "DevicePlugin"
+    return dict(_wished(spec["pool"], spec["instanceType"], tuple(spec["networkNodes"]), by_plugin, seat(spec)))
+
+
+@lru_cache(maxsize=16384)
+def _wished(
+    pool: str, instance_type: str, network_nodes: tuple[str, ...], by_plugin: bool, sits: Seat | None
+) -> Mapping[str, str]:
+    """Every plan asks for every node, and hardly ever is the answer another one."""
     return {
-        names.LABEL_POOL: spec["pool"],
+        names.LABEL_POOL: pool,
         names.LABEL_SIMULATED: "true",
-        names.LABEL_INSTANCE_TYPE: spec["instanceType"],
+        names.LABEL_INSTANCE_TYPE: instance_type,
         names.LABEL_PRESENT: "true",
-        **dict(zip(names.LABELS_NETWORK, spec["networkNodes"], strict=False)),
-        **({names.LABEL_DEVICE_PLUGIN: "true"} if spec["resources"] == "DevicePlugin" else {}),
-        **_ultraserver_labels(seat(spec)),
+        **dict(zip(names.LABELS_NETWORK, network_nodes, strict=False)),
+        **({names.LABEL_DEVICE_PLUGIN: "true"} if by_plugin else {}),
+        **_ultraserver_labels(sits),
     }
 
 

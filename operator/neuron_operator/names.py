@@ -29,6 +29,10 @@ FIELD_MANAGER: Final = "neuron-sim-operator"
 
 LABEL_POOL: Final = "neuron-sim.dev/pool"
 LABEL_SIMULATED: Final = "neuron-sim.dev/simulated"
+# On virtual nodes, which KWOK watches, and their NeuronNodes, which their agent does (neuron_dra_driver.names).
+LABEL_VIRTUAL: Final = "neuron-sim.dev/virtual"
+# KWOK's own, for what shall not be scheduled to nodes without a machine
+TAINT_KWOK: Final = "kwok.x-k8s.io/node"
 # On nodes whose agent serves (or did a moment ago) the device plugins: what is in their capacity is ours.
 LABEL_DEVICE_PLUGIN: Final = "neuron-sim.dev/device-plugin"
 # On our DeviceClass: the extendedResourceName that the chart wrote, whatever the API server kept of it.

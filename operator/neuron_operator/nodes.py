@@ -38,6 +38,8 @@ class NodeFacts:
     unschedulable: bool = False
     taints: tuple[tuple[str, str, str], ...] = ()
     """Key, value and effect of each."""
+    made_for: str | None = None
+    """UID of the NeuronNodePool that this node was made for; None: nobody's virtual node."""
 
     @property
     def natural_labels(self) -> dict[str, str]:
@@ -50,7 +52,10 @@ def node_facts(node: Mapping[str, Any]) -> NodeFacts:
     """The facts of a Node object."""
     metadata = node["metadata"]
     spec = node.get("spec") or {}
-    own, other = label_owners(metadata.get("managedFields") or ())
+    maker = next(
+        (owner for owner in metadata.get("ownerReferences") or () if owner.get("kind") == "NeuronNodePool"), None
+    )
+    own, other = label_owners(metadata.get("managedFields") or (), created=maker is not None)
     status = node.get("status") or {}
     judged = next((found for found in status.get("conditions") or () if found.get("type") == "Ready"), None)
     ready = judged is None or judged.get("status") == "True"
@@ -80,16 +85,17 @@ def node_facts(node: Mapping[str, Any]) -> NodeFacts:
             (str(taint.get("key", "")), str(taint.get("value", "")), str(taint.get("effect", "")))
             for taint in spec.get("taints") or ()
         ),
+        made_for=None if maker is None else str(maker["uid"]),
     )
 
 
-def label_owners(managed_fields: Any) -> tuple[frozenset[str], frozenset[str]]:
-    """Labels that are ours, and labels that are somebody else's; a label can be both."""
+def label_owners(managed_fields: Any, *, created: bool = False) -> tuple[frozenset[str], frozenset[str]]:
+    """Labels that are ours, and labels that are somebody else's; a label can be both. `created`: the object is ours."""
     own: set[str] = set()
     other: set[str] = set()
     for entry in managed_fields:
         fields = (entry.get("fieldsV1") or {}).get("f:metadata", {}).get("f:labels", {})
         labels = {key.removeprefix("f:") for key in fields if key.startswith("f:")}
-        ours = entry.get("manager") == names.FIELD_MANAGER and entry.get("operation") == "Apply"
+        ours = entry.get("manager") == names.FIELD_MANAGER and (created or entry.get("operation") == "Apply")
         (own if ours else other).update(labels)
     return frozenset(own), frozenset(other)

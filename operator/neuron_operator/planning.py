@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from neuron_operator import conditions, faults, foreign, names
+from neuron_device_model import catalog
+
+from neuron_operator import conditions, faults, foreign, names, virtual_nodes
 from neuron_operator.conditions import Judgement, listing
 from neuron_operator.expansion import Share, neuron_node, placed, share_out, unchanged
 from neuron_operator.foreign import Finding
@@ -26,6 +28,9 @@ Json = dict[str, Any]
 # kube-scheduler 1.36: 0.3 s of CPU a pod at 60 nodes with counters and nearly 8 s at 500, where it binds 40 pods a
 # second without (docs/fidelity.md)
 AFFORDABLE_NODES = 50
+
+# of a plan: what nodes become is planned meanwhile, and a pool can be edited
+NEW_NODES_AT_ONCE = 500
 
 _SHOWN_ULTRASERVERS = 3
 
@@ -45,11 +50,13 @@ class Snapshot:
     faults: Sequence[Json] = ()
     workload_ids: Mapping[str, str] = field(default_factory=dict)
     """Nodes that are allocated to a NeuronUltraServerWorkload, and its workload id."""
+    virtual_nodes: bool = True
+    """Whether pools may make nodes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A NeuronNode to delete."""
+    """A NeuronNode, or a virtual Node, to delete."""
 
     name: str
     uid: str
@@ -62,6 +69,8 @@ class NodeLabels:
     node: str
     uid: str
     labels: Mapping[str, str]
+    gone: tuple[str, ...] | None = None
+    """Labels that go from a virtual node, which has them from us by its creation; None: they go by the apply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,8 @@ class Plan:
     """What to write, in this order."""
 
     deletions: tuple[Deletion, ...] = ()
+    node_deletions: tuple[Deletion, ...] = ()
+    new_nodes: tuple[Json, ...] = ()
     neuron_nodes: tuple[Json, ...] = ()
     labels: tuple[NodeLabels, ...] = ()
     events: tuple[Json, ...] = ()
@@ -97,7 +108,8 @@ class Plan:
     def empty(self) -> bool:
         """Whether there is nothing to write."""
         statuses = self.statuses or self.fault_statuses
-        return not (self.deletions or self.neuron_nodes or self.labels or self.events or statuses)
+        nodes = self.node_deletions or self.new_nodes
+        return not (self.deletions or nodes or self.neuron_nodes or self.labels or self.events or statuses)
 
 
 def plan(snapshot: Snapshot, *, now: str) -> Plan:
@@ -114,7 +126,7 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
     pools = [pool for pool in snapshot.pools if "deletionTimestamp" not in pool["metadata"]]
     broken = [fault for fault in snapshot.faults if "deletionTimestamp" not in fault["metadata"]]
     members = {name: item["spec"]["pool"] for name, item in existing.items()}
-    shares = share_out(pools, snapshot.nodes, members=members)
+    shares = share_out(pools, snapshot.nodes, members=members, virtual=snapshot.virtual_nodes)
 
     choices = {
         share.wish.name: _choice(share, existing=existing, plain_pods=snapshot.plain_pods, frozen=bool(refusal))
@@ -133,7 +145,7 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
         specs={name: item["spec"] for name, item in healthy.items()},
     )
     wished = {
-        name: _with_workload(_with_faults(item, verdicts.by_node.get(name, ())), snapshot.workload_ids.get(name))
+        name: _with_workload(with_faults(item, verdicts.by_node.get(name, ())), snapshot.workload_ids.get(name))
         for name, item in healthy.items()
     }
     deletions = [
@@ -146,16 +158,30 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
         for name, item in wished.items()
         if name not in existing or (_owner(item) == _owner(existing[name]) and not _as_wished(existing[name], item))
     ]
+    placed_nodes = {node.name for share in shares for node in share.nodes}
+    surplus = [node for node in snapshot.nodes if node.made_for is not None and node.name not in placed_nodes]
+    there = {node.name: node for node in snapshot.nodes}
+    new_nodes = [
+        node
+        for share in shares
+        if not (refusal or share.wish.problem)
+        for node in _new_nodes(share, choice=choices[share.wish.name], existing=existing, there=there, now=now)
+    ]
+    leaving = {node.name for node in surplus}
     changes = {
-        node.name: label_change(
-            node, (wished_labels(wished[node.name]["spec"]) if node.name in wished else {}) | lingering_labels(node)
-        )
+        node.name: label_change(node, _labels(node, wished.get(node.name)))
         for node in snapshot.nodes
+        if node.name not in leaving
     }
     labels = [
-        NodeLabels(node.name, node.uid, changes[node.name].apply or {})
-        for node in snapshot.nodes
-        if changes[node.name].apply is not None
+        NodeLabels(
+            name,
+            there[name].uid,
+            change.apply,
+            None if there[name].made_for is None else tuple(sorted(there[name].own_labels - change.apply.keys())),
+        )
+        for name, change in changes.items()
+        if change.apply is not None
     ]
 
     events: list[Json] = []
@@ -173,6 +199,8 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
                 sum(_has_counters(wished[node.name]) for node in share.nodes if node.name in wished), counted
             ),
         ]
+        if share.wish.count is not None:
+            judgements.append(_nodes_made(share, there=there))
         joined = _joined(share, wished=wished, existing=existing)
         if joined:
             judgements.append(_ultraservers_complete(joined))
@@ -190,6 +218,8 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
             events += conditions.transition_events([judgement], of=fault, kind="NeuronFault", now=now)
     return Plan(
         deletions=tuple(deletions),
+        node_deletions=tuple(Deletion(node.name, node.uid) for node in surplus),
+        new_nodes=tuple(new_nodes[:NEW_NODES_AT_ONCE]),
         neuron_nodes=tuple(applies),
         labels=tuple(labels),
         events=tuple(events),
@@ -224,10 +254,46 @@ def _choice(share: Share, *, existing: Mapping[str, Json], plain_pods: PlainPods
     held = [str(_road(item)) for item in members if item and item["spec"]["pool"] == share.wish.name]
     if share.wish.spec is None or share.wish.problem or frozen:
         return keep(held, "NotAccepted", "the pool is not accepted (see the condition Accepted)")
+    if share.wish.count is not None:
+        return Choice("DRA", "VirtualNodes", "virtual nodes have no kubelet that device plugins could serve")
     return choose(share.wish.spec.resources, plain_pods=plain_pods, held=held)
 
 
-def _with_faults(item: Json, entries: Sequence[Json]) -> Json:
+def _new_nodes(
+    share: Share, *, choice: Choice, existing: Mapping[str, Json], there: Mapping[str, NodeFacts], now: str
+) -> Iterable[Json]:
+    """The virtual nodes that a pool lacks, each where it will be found once it is there."""
+    wish = share.wish
+    lacking = [name for name in virtual_nodes.node_names(wish.name, wish.count or 0) if name not in there]
+    if not lacking or wish.spec is None:
+        return
+    to_be = {name: virtual_nodes.to_be(name) for name in lacking[:NEW_NODES_AT_ONCE]}
+    specs = {node.name: existing[node.name]["spec"] for node in share.nodes if node.name in existing}
+    places = placed(wish, [*share.nodes, *to_be.values()], specs=specs)
+    taints = wish.spec.taints
+    for name, facts in to_be.items():
+        spec = neuron_node(wish, facts, road=choice.road, place=places[name])["spec"]
+        yield virtual_nodes.node(
+            name,
+            pool=wish.pool,
+            labels=wished_labels(spec),
+            taints=[
+                {"key": names.TAINT_KWOK, "value": "fake", "effect": "NoSchedule"},
+            ]
+            if taints is None
+            else [taint.model_dump(exclude_none=True) for taint in taints],
+            instance_type=catalog.instance_type(wish.spec.instance_type),
+            now=now,
+        )
+
+
+def _labels(node: NodeFacts, neuron_node: Json | None) -> dict[str, str]:
+    """The labels that a node is to have from us."""
+    base = {} if node.made_for is None else virtual_nodes.base_labels(node.name)
+    return base | (wished_labels(neuron_node["spec"]) if neuron_node else {}) | lingering_labels(node)
+
+
+def with_faults(item: Json, entries: Sequence[Json]) -> Json:
     """A NeuronNode with these faults; without any it has no such field, as one that never had any."""
     spec = {key: value for key, value in item["spec"].items() if key != "faults"}
     return {**item, "spec": {**spec, "faults": list(entries)} if entries else spec}
@@ -290,7 +356,9 @@ def _ready(share: Share, *, served: Sequence[Json], accepted: Judgement, avoided
     if accepted.status == "False":
         return Judgement("Ready", "False", "NotAccepted", "See the condition Accepted", good=False)
     if not share.nodes:
-        if share.overlaps:
+        if share.wish.count is not None:
+            text = "The pool has no virtual nodes yet" if share.wish.count else "count is 0"
+        elif share.overlaps:
             text = "All nodes that nodeSelector selects belong to older pools: see the condition Overlapping"
         else:
             text = "No node matches: compare nodeSelector with `kubectl get nodes --show-labels`"
@@ -311,6 +379,23 @@ def _overlapping(share: Share) -> Judgement:
     lost = listing([f"{overlap.node} (pool {overlap.winner})" for overlap in share.overlaps])
     text = f"Older pools have these nodes already: {lost}. Change nodeSelector in one of the pools"
     return Judgement("Overlapping", "True", "OlderPoolWins", text, good=False)
+
+
+def _nodes_made(share: Share, *, there: Mapping[str, NodeFacts]) -> Judgement:
+    kind, count = "NodesMade", share.wish.count or 0
+    ours = {node.name for node in share.nodes}
+    lacking = [name for name in virtual_nodes.node_names(share.wish.name, count) if name not in ours]
+    taken = [name for name in lacking if name in there and there[name].made_for is None]
+    if taken:
+        text = (
+            f"Nodes of others have the names of virtual nodes: {listing(taken)}. They are left alone; remove them, or"
+            " make a pool with another name"
+        )
+        return Judgement(kind, "False", "NamesTaken", text, good=False)
+    if lacking:
+        text = f"{len(lacking)} of {count} virtual nodes are still to be made"
+        return Judgement(kind, "False", "Making", text, good=True)
+    return Judgement(kind, "True", "Made", "Every virtual node is there", good=True)
 
 
 def _labels_complete(kept: Sequence[KeptLabel]) -> Judgement:

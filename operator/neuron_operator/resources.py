@@ -92,6 +92,16 @@ class PoolTopology(Model):
     )
 
 
+class Taint(Model):
+    """A Kubernetes taint of a node."""
+
+    key: LabelKey = Field(description="Key that a toleration names.")
+    value: LabelValue | None = Field(default=None, description="Value that goes with the key.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
+        description="What happens to pods that do not tolerate it."
+    )
+
+
 class NeuronNodePoolSpec(Model):
     """What the nodes of a pool are to be."""
 
@@ -105,6 +115,20 @@ class NeuronNodePoolSpec(Model):
         default=None,
         description="Nodes that belong to the pool. Absent: every node without the NoSchedule taint"
         " node-role.kubernetes.io/control-plane. Labels that neuron-sim itself put on a node are not seen.",
+    )
+    count: int | None = Field(
+        default=None,
+        ge=0,
+        le=20_000,
+        description="Virtual nodes that the pool makes, named after it and numbered from 0; nodeSelector is left out"
+        " then. They have no machine: KWOK plays them and their pods. The last ones go first when it gets smaller, and"
+        " all go with the pool. Absent: the pool takes nodes that are there.",
+    )
+    taints: list[Taint] | None = Field(
+        default=None,
+        max_length=16,
+        description="Taints that virtual nodes are made with. Absent: kwok.x-k8s.io/node=fake:NoSchedule, so that pods"
+        " that need a machine stay away. Nodes that exist keep theirs.",
     )
     logical_neuron_core: int | None = Field(
         default=None,
@@ -127,15 +151,16 @@ class NeuronNodePoolSpec(Model):
         " aws.amazon.com/neuron and aws.amazon.com/neuroncore (DevicePlugin). Auto: DRA where the API server keeps"
         " extendedResourceName (Kubernetes 1.36), so that plain pods work there too, else DevicePlugin.",
     )
-    partitions: Partitions = Field(
-        default="logical",
+    partitions: Partitions | None = Field(
+        default=None,
         description="Parts of a chip that are offered besides whole chips: none, logical NeuronCores, or logical and"
-        " physical ones. The scheduler's work grows with the square of the nodes that have any: none on large fleets.",
+        " physical ones. The scheduler's work grows with the square of the nodes that have any: none on large fleets."
+        " Absent: none on virtual nodes, else logical.",
     )
     devices: Devices | None = Field(
         default=None,
         description="Whole devices that are offered: chips, the node as one device, or both; node and both on"
-        " UltraServer types only. Absent: both on UltraServer types, else chips.",
+        " UltraServer types only. Absent: both on UltraServer types, else chips; chips on virtual nodes.",
     )
     topology: PoolTopology | None = Field(
         default=None,

@@ -20,6 +20,7 @@ from typing import Any, cast
 import kopf
 
 from neuron_operator import conditions, endpoints, kube, metrics, webhook
+from neuron_operator.breaking import Breaking
 from neuron_operator.fleet import Fleet
 from neuron_operator.gangs.controller import Gangs
 from neuron_operator.handlers import watches
@@ -46,6 +47,7 @@ class Options:
     health_port: int
     metrics_port: int
     gangs: bool = True
+    virtual_nodes: bool = False
     ultraserver_devices: int = MOST_DEVICES
     """How many UltraServers there may be for them to be devices."""
     kubeconfig: str | None = None
@@ -81,7 +83,7 @@ async def run(options: Options) -> int:
 
 
 async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: asyncio.Event) -> int:
-    fleet = Fleet(driver_name=options.driver_name)
+    fleet = Fleet(driver_name=options.driver_name, virtual_nodes=options.virtual_nodes)
     reconciler = Reconciler(api=api, fleet=fleet, driver_name=options.driver_name)
     ledger = Ledger()
     ultraservers = UltraServers(
@@ -99,7 +101,8 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
         ultraservers.wake()
 
     registry = kopf.OperatorRegistry()
-    watches.register(registry, fleet=fleet, wake=wake)
+    breaking = Breaking(api=api, fleet=fleet)
+    watches.register(registry, fleet=fleet, wake=wake, fault=breaking.seen)
     ready = asyncio.Event()
 
     async def reconcile() -> None:
@@ -131,8 +134,21 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
         await asyncio.Event().wait()
 
     watching = asyncio.Event()
+
     # kopf ends all tasks that were not there when it started: ours have to be
-    writers = (reconcile(), PendingPods(api, fleet).run(), ultraservers.run(), ultraservers.follow(api), gangs())
+    async def nodes() -> None:
+        await watching.wait()
+        await watches.follow_nodes(api, fleet=fleet, wake=wake)
+
+    writers = (
+        reconcile(),
+        nodes(),
+        breaking.run(),
+        PendingPods(api, fleet).run(),
+        ultraservers.run(),
+        ultraservers.follow(api),
+        gangs(),
+    )
     writing = [asyncio.create_task(work) for work in writers]
     keeping, kopf_running, stopping = (asyncio.create_task(work) for work in (election.keep(), watch(), stop.wait()))
     tasks = [*writing, keeping, kopf_running, stopping]

@@ -44,6 +44,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def _bring_up(cluster: Cluster) -> None:
     cluster.show([str(REPOSITORY / "hack/cluster"), "up", "--workers", "2", "--name", cluster.name])
+    cluster.show([str(REPOSITORY / "hack/cluster"), "kwok", "--name", cluster.name])
     images = cluster.run([str(REPOSITORY / "hack/image"), "--names"]).split()
     cluster.show([str(REPOSITORY / "hack/cluster"), "load", "--name", cluster.name, *images])
     cluster.install()

@@ -266,6 +266,7 @@ def test_no_example_is_left_untried() -> None:
         "shared-ultraserver/pods.yaml",  # test_ultraserver_pool
         *(f"device-plugin/{name}.yaml" for name in ("pool", "chips", "cores")),
         *(f"gangs/{name}.yaml" for name in ("pool", "pods", "statefulset", "job")),
+        *(f"virtual-nodes/{name}.yaml" for name in ("pool", "pod", "gang")),  # test_virtual_nodes
         "jobset/jobset.yaml",  # test_gangs
         *(f"minimal-dra-driver/{name}.yaml" for name in ("driver", "kustomization", "pod")),
         *(f"minimal-device-plugin/{name}.yaml" for name in ("plugin", "kustomization", "pod")),

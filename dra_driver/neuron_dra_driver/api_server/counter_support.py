@@ -4,7 +4,7 @@ A server without the feature drops `sharedCounters` and `consumesCounters` and s
 node would then be offered as if they had nothing to do with one another, so it is not enough to notice afterwards.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ..names import SIMULATED
@@ -13,7 +13,9 @@ from .kube import SLICES
 Object = dict[str, Any]
 
 
-async def keeps_counters(request: Callable[..., Awaitable[Object]], *, driver: str, node: str) -> bool:
+async def keeps_counters(
+    request: Callable[..., Awaitable[Object]], *, driver: str, node: str, labels: Mapping[str, str] | None = None
+) -> bool:
     """Send a slice that is not stored (a dry run), and look what came of it. `request`: `Kube.request`."""
     spec = {
         "driver": driver,
@@ -24,7 +26,7 @@ async def keeps_counters(request: Callable[..., Awaitable[Object]], *, driver: s
     probe = {
         "apiVersion": "resource.k8s.io/v1",
         "kind": "ResourceSlice",
-        "metadata": {"generateName": f"{node}-probe-", "labels": {SIMULATED: "true"}},
+        "metadata": {"generateName": f"{node}-probe-", "labels": {SIMULATED: "true", **(labels or {})}},
         "spec": spec,
     }
     stored = await request("POST", SLICES, params={"dryRun": "All"}, body=probe)

@@ -23,6 +23,7 @@ from typing import cast
 from urllib.parse import urlsplit
 
 HEAD_LIMIT = 1 << 16
+JSON = "application/json"
 KEPT = 4
 """Idle connections at most: the agent seldom asks for more at once, and each costs both sides memory."""
 BUFFER = 1 << 14
@@ -249,8 +250,10 @@ class Stream:
 class HttpClient:
     """See the module."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, *, kept: int = KEPT) -> None:
+        """`kept`: idle connections at most."""
         self._access = access
+        self._most_kept = kept
         url = urlsplit(access.url)
         self._host = url.hostname or "localhost"
         self._port = url.port or (443 if access.tls else 80)
@@ -259,27 +262,36 @@ class HttpClient:
         self._idle: list[_Connection] = []
 
     async def request(
-        self, method: str, target: str, *, body: bytes | None = None, content_type: str = "", timeout: float
+        self,
+        method: str,
+        target: str,
+        *,
+        body: bytes | None = None,
+        content_type: str = "",
+        accept: str = JSON,
+        harmless_twice: bool | None = None,
+        timeout: float,
     ) -> tuple[int, bytes]:
-        """One call: status and content."""
+        """One call: status and content. `harmless_twice`: None means all but a POST."""
         async with asyncio.timeout(timeout):
-            request = await self._request(method, target, body, content_type)
+            request = await self._request(method, target, body, content_type, accept)
             # A connection may have been closed while it was idle. What is harmless twice is then sent again, and the
             # rest goes to one that was in use a moment ago.
-            while kept := self._kept(within=WARM if method == "POST" else math.inf):
+            again = method != "POST" if harmless_twice is None else harmless_twice
+            while kept := self._kept(within=math.inf if again else WARM):
                 try:
                     return await self._call(kept, request)
                 except ConnectionError:
-                    if method == "POST":
+                    if not again:
                         raise
             return await self._call(await self._connect(), request)
 
     @contextlib.asynccontextmanager
-    async def stream(self, target: str, *, timeout: float) -> AsyncIterator[Stream]:
+    async def stream(self, target: str, *, timeout: float, accept: str = JSON) -> AsyncIterator[Stream]:
         """GET with an answer that does not end; `timeout` for its beginning."""
         pieces: list[bytes] = []
         async with asyncio.timeout(timeout):
-            request = await self._request("GET", target, None, "")
+            request = await self._request("GET", target, None, "", accept)
             connection = await self._connect()
         try:
             connection.ask(request, pieces.append)
@@ -302,7 +314,7 @@ class HttpClient:
             status = await connection.head
             again = await connection.end
         finally:
-            if again and len(self._idle) < KEPT:
+            if again and len(self._idle) < self._most_kept:
                 self._idle.append(connection)
             else:
                 connection.close()
@@ -324,12 +336,12 @@ class HttpClient:
         )
         return connection
 
-    async def _request(self, method: str, target: str, body: bytes | None, content_type: str) -> bytes:
+    async def _request(self, method: str, target: str, body: bytes | None, content_type: str, accept: str) -> bytes:
         """All of it. Small as ours are, it leaves in one packet."""
         lines = [
             f"{method} {self._prefix}{target} HTTP/1.1",
             f"Host: {self._host_header}",
-            "Accept: application/json",
+            f"Accept: {accept}",
             "User-Agent: neuron-sim-agent",
         ]
         if authorization := await self._access.authorization():

@@ -26,7 +26,7 @@ import orjson
 from ..errors import AgentError
 from ..kubeletplugin import ApiError, RestSlices
 from ..names import API_GROUP, API_VERSION
-from .http_client import Access, HttpClient, Stream
+from .http_client import JSON, KEPT, Access, HttpClient, Stream
 
 TIMEOUT = 10.0
 SILENCE = 330.0
@@ -40,14 +40,19 @@ CLAIMS = "/apis/resource.k8s.io/v1/resourceclaims"
 SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 NEURON_NODES = f"/apis/{API_GROUP}/{API_VERSION}/neuronnodes"
 
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""What to accept where an object's metadata is enough: a twentieth of a ResourceSlice."""
+
 Object = dict[str, Any]
 
 
 class Kube:
     """One connection pool to the API server; implements `kubeletplugin.ApiServer`."""
 
-    def __init__(self, kubeconfig: Path | None = None) -> None:
-        self._http = HttpClient(_from_file(kubeconfig) if kubeconfig else _in_cluster(os.environ))
+    def __init__(self, kubeconfig: Path | None = None, *, kept: int = KEPT) -> None:
+        """`kept`: idle connections at most."""
+        self._http = HttpClient(_from_file(kubeconfig) if kubeconfig else _in_cluster(os.environ), kept=kept)
         self.slices = RestSlices(self)
 
     async def __aenter__(self) -> Self:
@@ -111,14 +116,18 @@ class Kube:
         *,
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
+        harmless_twice: bool | None = None,
     ) -> Object:
-        """One call, one answer."""
+        """One call, one answer. `harmless_twice`: None means all but a POST."""
         status, content = await self._http.request(
             method,
             path + (f"?{urlencode(params)}" if params else ""),
             body=None if body is None else orjson.dumps(body),
             content_type=content_type,
+            accept=accept,
+            harmless_twice=harmless_twice,
             timeout=TIMEOUT,
         )
         if status >= 300:
@@ -126,18 +135,20 @@ class Kube:
         found: Object = orjson.loads(content)
         return found
 
-    async def watch(self, path: str, *, params: Mapping[str, str]) -> AsyncGenerator[tuple[str, Object], None]:
+    async def watch(
+        self, path: str, *, params: Mapping[str, str], accept: str = JSON
+    ) -> AsyncGenerator[tuple[str, Object], None]:
         """Events as they come."""
-        async with self.stream(path, params=params) as stream:
+        async with self.stream(path, params=params, accept=accept) as stream:
             async for line in stream.lines(silence=SILENCE):
                 event = orjson.loads(line)
                 yield event["type"], event["object"]
 
     @contextlib.asynccontextmanager
-    async def stream(self, path: str, *, params: Mapping[str, str]) -> AsyncIterator[Stream]:
+    async def stream(self, path: str, *, params: Mapping[str, str], accept: str = JSON) -> AsyncIterator[Stream]:
         """A watch as it is on the wire, an event per line."""
         query = urlencode({**params, "watch": "true", "allowWatchBookmarks": "true"})
-        async with self._http.stream(f"{path}?{query}", timeout=TIMEOUT) as stream:
+        async with self._http.stream(f"{path}?{query}", timeout=TIMEOUT, accept=accept) as stream:
             if stream.status >= 300:
                 raise _error(stream.status, await stream.content())
             yield stream

@@ -88,7 +88,10 @@ def ultraservers(neuron_nodes: Iterable[Json], *, not_ready: Collection[str] = (
 def is_ready(neuron_node: Mapping[str, Any]) -> bool:
     """Whether the node's agent says that it serves."""
     conditions = (neuron_node.get("status") or {}).get("conditions") or ()
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    for condition in conditions:  # for each node of a fleet, three times a plan: a generator would cost more
+        if condition["type"] == "Ready":
+            return bool(condition["status"] == "True")
+    return False
 
 
 def is_broken(neuron_node: Mapping[str, Any]) -> bool:

@@ -28,7 +28,11 @@ LABELS = {
 @pytest.fixture(scope="module", params=["1.34.0", "1.36.0"])
 def everything(request, render):
     return render(
-        {"metrics": {"podMonitor": {"enabled": True}}, "scheduler": {"enabled": True}},
+        {
+            "metrics": {"podMonitor": {"enabled": True}},
+            "scheduler": {"enabled": True},
+            "virtualNodes": {"enabled": True},
+        },
         release="mine",
         namespace="somewhere",
         kubernetes=request.param,
@@ -52,6 +56,8 @@ def test_namespaced_objects_are_in_the_namespace_of_the_release(everything):
         wanted = None if found["kind"] in CLUSTER_SCOPED else "somewhere"
         if found["kind"] == "RoleBinding" and found["roleRef"]["name"] == "extension-apiserver-authentication-reader":
             wanted = "kube-system"  # where Kubernetes has the Role
+        if found["kind"] in ("Role", "RoleBinding") and found["metadata"]["name"] == "neuron-sim-kwok":
+            wanted = "kube-node-lease"  # where Kubernetes looks for leases of nodes
         assert found["metadata"].get("namespace") == wanted, found
 
 
@@ -90,7 +96,7 @@ def test_the_image_is_one_and_can_be_replaced(everything, render):
             (container["image"], container["imagePullPolicy"])
             for _, pod in manifests.pods()
             for container in pod["spec"]["containers"]
-            if container["name"] != "kube-second-scheduler"
+            if container["name"] not in ("kube-second-scheduler", "kwok")
         }
 
     assert images(everything) == {("neuron-sim/neuron-sim:0.1.0", "IfNotPresent")}

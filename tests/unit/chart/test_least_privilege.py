@@ -20,7 +20,7 @@ def rules(manifests, name=None):
 @pytest.fixture(scope="module")
 def whole(render):
     """With everything that can be switched on."""
-    return render({"scheduler": {"enabled": True}})
+    return render({"scheduler": {"enabled": True}, "virtualNodes": {"enabled": True}})
 
 
 def test_no_rule_has_a_wildcard(whole):
@@ -124,12 +124,12 @@ def test_no_container_can_gain_privileges_or_write_its_image(whole):
 
 def test_all_but_the_agent_meet_the_restricted_pod_security_level(whole):
     others = {name: pod["spec"] for name, pod in whole.pods() if name != AGENT}
-    assert len(others) == 7
+    assert len(others) == 9
     for name, spec in others.items():
         assert spec["securityContext"]["runAsNonRoot"] is True, name
         assert spec["securityContext"]["runAsUser"] == 65532, name
         mounted = {kind for volume in spec.get("volumes", ()) for kind in volume.keys() - {"name"}}
-        assert mounted <= {"configMap", "secret"}, name
+        assert mounted <= {"configMap", "emptyDir", "secret"}, name
 
 
 def test_the_agent_is_root_for_the_sake_of_the_kubelets_folders_alone(default):

@@ -109,4 +109,10 @@ def test_defaults_of_the_schema_are_those_of_the_model():
     pool = NeuronNodePoolSpec.model_validate({"instanceType": "trn2.48xlarge"})
     properties = spec_of("NeuronNodePool")["properties"]
     assert pool.resources == properties["resources"]["default"]
-    assert pool.partitions == properties["partitions"]["default"]
+
+
+def test_the_scale_of_a_pool_is_its_count():
+    (manifest,) = (found for found in MANIFESTS if found["spec"]["names"]["kind"] == "NeuronNodePool")
+    (version,) = manifest["spec"]["versions"]
+    paths = {"specReplicasPath": ".spec.count", "statusReplicasPath": ".status.nodes"}
+    assert version["subresources"] == {"status": {}, "scale": paths}

@@ -110,19 +110,29 @@ async def test_a_device_class_that_may_not_be_read_stops_nothing(cluster, node, 
 
 async def test_watched_events_reach_the_fleet_and_wake_the_loop(cluster, fleet, node):
     woken = []
-    registry = kopf.OperatorRegistry()
-    watches.register(registry, fleet=fleet, wake=woken.append)
-    handlers = {handler.selector.any_name or handler.selector.plural: handler.fn
-                for handler in registry._watching.get_all_handlers()}  # fmt: skip
-    seen = cluster.put(kube.NODES, node("worker"))
-    await handlers["nodes"](event={"type": None, "object": seen})
+    listed, seen = watches.observers(fleet.nodes, woken.append)
+    first = cluster.put(kube.NODES, node("worker"))
+    listed([first], 0.0)
     assert woken == [True]
-    again = cluster.put(kube.NODES, seen)
-    await handlers["nodes"](event={"type": "MODIFIED", "object": again})
+    seen(cluster.put(kube.NODES, first), False)
     assert woken == [True]
-    await handlers["nodes"](event={"type": "DELETED", "object": cluster.drop(kube.NODES, "worker")})
+    seen(cluster.drop(kube.NODES, "worker"), True)
     assert woken == [True, False]
     assert fleet.nodes.values() == []
+
+
+async def test_faults_reach_the_fleet_and_are_told(cluster, fleet, fault):
+    woken, told = [], []
+    registry = kopf.OperatorRegistry()
+    watches.register(registry, fleet=fleet, wake=woken.append, fault=told.append)
+    handlers = {handler.selector.any_name or handler.selector.plural: handler.fn
+                for handler in registry._watching.get_all_handlers()}  # fmt: skip
+    made = cluster.put(kube.FAULTS, fault("hot", "worker", chip=1))
+    await handlers["neuronfaults"](event={"type": "ADDED", "object": made})
+    await handlers["neuronfaults"](event={"type": "DELETED", "object": cluster.drop(kube.FAULTS, "hot")})
+    assert woken == [False, False]
+    assert [item["metadata"]["name"] for item in told] == ["hot", "hot"]
+    assert fleet.faults.values() == []
 
 
 async def test_the_loop_sleeps_until_it_is_woken(cluster, fleet, node, pool, reconciler, monkeypatch):

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# fleet.sh ARGUMENT...: fleet.py with these arguments, on a cluster of its own as large fleets want it (docs/virtual-nodes.md):
+# nodes without leases, higher client limits, no kube-proxy on virtual nodes. The cluster is gone afterwards, unless
+# NEURON_SIM_KEEP_CLUSTER=1 keeps it for the next run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+name=neuron-sim-fleet
+make image
+trap '[ -n "${NEURON_SIM_KEEP_CLUSTER:-}" ] || hack/cluster down --name $name' EXIT
+hack/cluster up --name $name --workers 0
+hack/cluster kwok --name $name
+# shellcheck disable=SC2046  # a name each
+hack/cluster load --name $name $(hack/image --names)
+eval "$(hack/cluster env --name $name)"
+
+flags() { # flags PROGRAM FLAG...
+  local file=/etc/kubernetes/manifests/$1.yaml flag
+  shift
+  for flag in "$@"; do
+    docker exec $name-control-plane sh -c "grep -qe '$flag' $file || sed -i '/^    - --kubeconfig=/a\\    - $flag' $file"
+  done
+}
+limits=(--kube-api-qps=1000 --kube-api-burst=2000)
+flags kube-controller-manager "${limits[@]}" --node-monitor-grace-period=8760h
+flags kube-scheduler "${limits[@]}"
+kubectl -n kube-system patch daemonset kube-proxy --type=merge -p '{"spec":{"template":{"spec":{"affinity":{"nodeAffinity":
+  {"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":
+  [{"key":"type","operator":"NotIn","values":["kwok"]}]}]}}}}}}}'
+
+values=(virtualNodes.enabled=true virtualNodes.kwok.leaseSeconds=0 virtualNodes.kwok.resources.limits.memory=2Gi)
+helm upgrade --install neuron-sim charts/neuron-sim --namespace neuron-sim-system --create-namespace --wait --timeout 5m \
+  "${values[@]/#/--set=}"
+# fleet.py runs these two itself
+kubectl -n neuron-sim-system scale deployment neuron-sim-operator neuron-sim-virtual-agent --replicas=0
+kubectl -n kube-system wait --for=condition=Ready pods -l tier=control-plane --timeout=3m
+.venv/bin/python tests/bench/fleet.py --container "$(docker inspect -f '{{.Id}}' $name-control-plane)" "$@"

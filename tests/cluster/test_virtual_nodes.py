@@ -1,0 +1,114 @@
+"""Virtual nodes beside the workers: kube-scheduler allocates, KWOK plays nodes and pods, gangs find UltraServers."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from harness import REPOSITORY, SYSTEM, Cluster, Object, condition, until
+
+EXAMPLES = REPOSITORY / "manifests/examples/virtual-nodes"
+VIRTUAL = ("-l", "neuron-sim.dev/virtual=true")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pool(cluster: Cluster) -> Iterator[None]:
+    """The example's pool of eight."""
+    try:
+        cluster.apply((EXAMPLES / "pool.yaml").read_text())
+        cluster.wait_nodes(2 + 8)
+        yield
+    finally:
+        cluster.kubectl("delete", "neuronnodepool", "rainier", "--ignore-not-found")
+        until(lambda: not left(cluster), what="no virtual node left", details=lambda: left(cluster))
+
+
+def left(cluster: Cluster) -> list[str]:
+    """What there is of virtual nodes."""
+    found = [
+        f"{kind}/{item['metadata']['name']}"
+        for kind in ("nodes", "neuronnodes", "resourceslices")
+        for item in cluster.items(kind, *VIRTUAL)
+    ]
+    leases = cluster.items("leases", "-n", "kube-node-lease")
+    return found + [f"leases/{name}" for name in names(leases) if name.startswith("rainier-")]
+
+
+def names(items: list[Object]) -> list[str]:
+    return sorted(item["metadata"]["name"] for item in items)
+
+
+def pods_of_the_gang(cluster: Cluster, namespace: str) -> list[Object]:
+    return cluster.items("pods", "-n", namespace, "-l", "neuron-sim.dev/gang=training")
+
+
+def test_virtual_nodes_are_as_nodes_with_a_machine(cluster: Cluster) -> None:
+    nodes = cluster.items("nodes", *VIRTUAL)
+    assert names(nodes) == [f"rainier-{number}" for number in range(8)]
+    assert {condition(node, "Ready") for node in nodes} == {"True"}
+    until(lambda: sum(name.startswith("leases/") for name in left(cluster)) == 8, what="KWOK's leases")
+    labels = [node["metadata"]["labels"] for node in nodes]
+    assert {found["node.kubernetes.io/instance-type"] for found in labels} == {"trn2u.48xlarge"}
+    assert Counter(Counter(found["neuron-sim.dev/ultraserver-id"] for found in labels).values()) == {4: 2}
+    assert [len(cluster.devices(name)) for name in names(nodes)] == 8 * [16]
+
+    (agent,) = cluster.items("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=virtual-agent")
+    page = f"/api/v1/namespaces/{SYSTEM}/pods/{agent['metadata']['name']}:8000/proxy/metrics"
+    assert re.search(r"^neuron_sim_virtual_agent_nodes 8$", cluster.kubectl("get", "--raw", page), re.MULTILINE)
+
+
+def test_pods_and_gangs_run_and_end_on_virtual_nodes(cluster: Cluster, namespace: str) -> None:
+    cluster.apply((EXAMPLES / "pod.yaml").read_text(), namespace)
+    cluster.apply((EXAMPLES / "gang.yaml").read_text(), namespace)
+    cluster.wait_ready(namespace, "four-chips")
+    node = cluster.get("pod", "-n", namespace, "four-chips")["spec"]["nodeName"]
+    (claim,) = (
+        claim
+        for claim in cluster.items("resourceclaims", "-n", namespace)
+        if claim["metadata"]["name"].startswith("four-chips-")
+    )
+    assert {result["pool"] for result in claim["status"]["allocation"]["devices"]["results"]} == {node}
+
+    cluster.kubectl("wait", "-n", namespace, "--for=condition=Complete", "job/training", "--timeout=90s")
+    nodes = {item["metadata"]["name"]: item["metadata"]["labels"] for item in cluster.items("nodes")}
+    used = [pod["spec"]["nodeName"] for pod in pods_of_the_gang(cluster, namespace)]
+    assert len(set(used)) == 4
+    assert len({nodes[name]["neuron-sim.dev/ultraserver-id"] for name in used}) == 1
+
+
+def test_a_chip_breaks_by_one_write_and_heals(cluster: Cluster) -> None:
+    def generation() -> int:
+        return int(cluster.get("resourceslice", "rainier-1-neuron.aws.com")["metadata"]["generation"])
+
+    def tainted() -> list[str]:
+        return [device["name"] for device in cluster.devices("rainier-1") if device.get("taints")]
+
+    before = generation()
+    cluster.apply(
+        {
+            "apiVersion": "neuron-sim.dev/v1alpha1",
+            "kind": "NeuronFault",
+            "metadata": {"name": "virtual-chip"},
+            "spec": {"target": {"nodeName": "rainier-1", "chip": 3}, "type": "HBMUncorrectable"},
+        }
+    )
+    try:
+        until(lambda: tainted() == ["neuron-device-3"], what="the taint in the slice", details=tainted)
+        assert generation() == before + 1
+    finally:
+        cluster.kubectl("delete", "neuronfault", "virtual-chip")
+    until(lambda: not tainted(), what="no taint any more", details=tainted)
+    assert generation() == before + 2
+
+
+def test_the_pool_grows_and_shrinks_and_leaves_nothing(cluster: Cluster) -> None:
+    def nodes() -> list[str]:
+        return names(cluster.items("nodes", *VIRTUAL))
+
+    for count in (12, 4):
+        cluster.kubectl("scale", "neuronnodepool/rainier", f"--replicas={count}")
+        until(lambda count=count: len(nodes()) == count, what=f"{count} virtual nodes", details=nodes)
+        cluster.wait_nodes(2 + count)
+    assert nodes() == [f"rainier-{number}" for number in range(4)]
+    cluster.kubectl("delete", "neuronnodepool", "rainier")
+    until(lambda: not left(cluster), what="no virtual node left", details=lambda: left(cluster))
