@@ -19,7 +19,7 @@ def pool(cluster: Cluster) -> Iterator[None]:
         cluster.wait_nodes(2 + 8)
         yield
     finally:
-        cluster.kubectl("delete", "neuronnodepool", "rainier", "--ignore-not-found")
+        cluster.delete("neuronnodepool", "rainier", "--ignore-not-found")
         until(lambda: not left(cluster), what="no virtual node left", details=lambda: left(cluster))
 
 
@@ -96,7 +96,7 @@ def test_a_chip_breaks_by_one_write_and_heals(cluster: Cluster) -> None:
         until(lambda: tainted() == ["neuron-device-3"], what="the taint in the slice", details=tainted)
         assert generation() == before + 1
     finally:
-        cluster.kubectl("delete", "neuronfault", "virtual-chip")
+        cluster.delete("neuronfault", "virtual-chip")
     until(lambda: not tainted(), what="no taint any more", details=tainted)
     assert generation() == before + 2
 
@@ -110,5 +110,5 @@ def test_the_pool_grows_and_shrinks_and_leaves_nothing(cluster: Cluster) -> None
         until(lambda count=count: len(nodes()) == count, what=f"{count} virtual nodes", details=nodes)
         cluster.wait_nodes(2 + count)
     assert nodes() == [f"rainier-{number}" for number in range(4)]
-    cluster.kubectl("delete", "neuronnodepool", "rainier")
+    cluster.delete("neuronnodepool", "rainier")
     until(lambda: not left(cluster), what="no virtual node left", details=lambda: left(cluster))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from neuron_device_model.catalog.rows import Row, document, reading
+from neuron_device_model.catalog.documents import parse
+from neuron_device_model.catalog.rows import Row, reading
 from neuron_device_model.collectives.fabric import CORE, EFA
 from neuron_device_model.collectives.stages import Waits
 
@@ -87,7 +88,7 @@ def published() -> Parameters:
 
 def load(path: Path) -> Parameters:
     """Read a parameter file."""
-    with reading(document(path)) as file:
+    with reading(parse(path)) as file:
         with reading(file.table("links")) as links:
             neuronlink_share, efa_share = links.number("neuronlink_share"), links.number("efa_share")
         with reading(file.table("network")) as network:
