@@ -28,6 +28,8 @@ from neuron_operator.planning import plan
 Json = dict[str, Any]
 
 _POLL = 1.0
+_LOOKS = 5
+"""How often a claim is looked at again that may be free in a moment: kube-controller-manager writes that after its pod."""
 
 
 def holders(claims: Iterable[Mapping[str, Any]], *, driver_names: Collection[str]) -> list[str]:
@@ -68,7 +70,7 @@ class _Left:
 
 async def uninstall(api: Api, *, driver_name: str, timeout: float, say: Say) -> int:
     """Clean up; returns an exit code, 1 with nothing touched while devices are in use."""
-    if in_use := await _holders(api, driver_name=driver_name):
+    if in_use := await _settled(api, driver_name=driver_name, looks=min(_LOOKS, int(timeout))):
         say("Pods hold simulated devices and would never terminate without the driver:")
         for line in in_use:
             say(f"  {line}")
@@ -164,6 +166,17 @@ def _drivers(driver_name: str) -> tuple[str, ...]:
 
 async def _holders(api: Api, *, driver_name: str) -> list[str]:
     return holders((await api.list(kube.CLAIMS)).items, driver_names=_drivers(driver_name))
+
+
+async def _settled(api: Api, *, driver_name: str, looks: int) -> list[str]:
+    """Who still holds devices after a moment: those of a pod that is just gone come free by themselves."""
+    found = await _holders(api, driver_name=driver_name)
+    for _ in range(looks):
+        if not found:
+            break
+        await asyncio.sleep(_POLL)
+        found = await _holders(api, driver_name=driver_name)
+    return found
 
 
 async def _items(api: Api, resource: kube.Resource, *, labels: str = "") -> list[Json]:

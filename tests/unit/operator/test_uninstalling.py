@@ -40,6 +40,20 @@ async def test_it_refuses_with_the_list_of_pods_and_changes_nothing(cluster, poo
     assert cluster.writes == []
 
 
+async def test_a_claim_whose_pod_is_just_gone_is_waited_for(cluster, run, monkeypatch):
+    look = cluster.list
+
+    async def list_and_free(resource, **query):
+        found = await look(resource, **query)
+        cluster.put(kube.CLAIMS, claim(pods=()))
+        return found
+
+    cluster.put(kube.CLAIMS, claim())
+    monkeypatch.setattr(cluster, "list", list_and_free)
+    monkeypatch.setattr(uninstall, "_POLL", 0.0)
+    assert await run(timeout=5.0) == 0
+
+
 @pytest.mark.parametrize("other", [{"driver": "gpu.example.com"}, {"pods": ()}])
 async def test_claims_that_hold_nothing_of_ours_are_no_hindrance(cluster, run, other):
     cluster.put(kube.CLAIMS, claim(**other))
