@@ -27,6 +27,8 @@ LOADED_LATE = (
     "json",  # to say what is wrong with a file that is not JSON
     "_random",  # by nccom-test, for its data
     "difflib",  # to name what was meant
+    "locale",  # by argparse, for its messages
+    "textwrap",
 )
 
 # -I -S: as the tools are started; a module that only site-packages has must not be found here either

@@ -105,7 +105,10 @@ def _with_check_mode(words: Sequence[str]) -> list[str]:
 
 def _parser(*, operation: bool = True) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Benchmark Collective Communication operations on Neuron devices."
+        prog=PROGRAM,
+        description="Benchmark Collective Communication operations on Neuron devices.",
+        # of the terminal's width, argparse asks a module that loads half of the standard library
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
     )
     add = parser.add_argument
     if operation:
