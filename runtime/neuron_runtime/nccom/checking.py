@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Wire = Callable[[int, int, bytes], bytes]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Mismatch(Exception):
     """An element is not what it must be."""
 
@@ -114,5 +114,5 @@ class Check:
     def _fail(self, rank: int, first: int, found: bytes, golden: bytes) -> None:
         name = self._stream.datatype
         place = elements.first_difference(name, found, golden)
-        shown = [elements.shown(name, data, place) for data in (golden, found)]
-        raise Mismatch(rank, first + place, *shown, found, golden)
+        expected, actual = (elements.shown(name, data, place) for data in (golden, found))
+        raise Mismatch(rank, first + place, expected, actual, found, golden)

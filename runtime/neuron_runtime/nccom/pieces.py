@@ -59,9 +59,9 @@ def _of_group(stream: Stream, group: tuple[int, ...], begin: int, count: int, si
             unit = buffers.WINDOW if step > buffers.WINDOW else buffers.PERIOD
             step = -(-step // unit) * unit
         for number, first in enumerate(range(begin, begin + count, step)):
-            targets = (group[number], *group[:number], *group[number + 1 :])
+            order = (group[number], *group[:number], *group[number + 1 :])
             length = min(step, begin + count - first)
-            yield Piece(tuple((rank, first) for rank in group), tuple((rank, first) for rank in targets), length)
+            yield Piece(tuple((rank, first) for rank in group), tuple((rank, first) for rank in order), length)
     elif what is operations.REDUCE_SCATTER:
         for number, rank in enumerate(group):
             first = begin + number * share

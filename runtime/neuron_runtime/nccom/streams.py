@@ -76,10 +76,9 @@ def planned(flags: Namespace) -> tuple[Stream, ...]:
         raise PlanError("--input-shape and --output-shape are of buffers on SBUF: add --sb2sb")
     if not flags.streams_json:
         return (_stream(flags, operation(flags.operation)),)
-    return tuple(
-        _stream(_of_stream(flags, entry), operation(_named(entry, flags.streams_json)))
-        for entry in files.streams(flags.streams_json)
-    )
+    entries = files.streams(flags.streams_json)
+    named = [operation(_named(entry, flags.streams_json)) for entry in entries]
+    return tuple(_stream(_of_stream(flags, entry), what) for entry, what in zip(entries, named, strict=True))
 
 
 def _named(entry: Mapping[str, Any], path: str) -> str:
