@@ -5,11 +5,13 @@ Formats: AWS docs (tools/neuron-sys-tools/nccom-test.rst). A file that is wrong 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from neuron_runtime import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     Groups = tuple[tuple[int, ...], ...]
@@ -67,13 +69,14 @@ def source_target_pairs(path: str, *, ranks: int) -> Pairs:
     return tuple(pairs)
 
 
+@dataclass(frozen=True)
 class Counts:
     """Of one rank, in elements: what it sends to and receives from each other one, and where that lies."""
 
-    __slots__ = ("recv_counts", "recv_displs", "send_counts", "send_displs")
-
-    def __init__(self, entry: Mapping[str, Sequence[int]]) -> None:
-        self.send_counts, self.send_displs, self.recv_counts, self.recv_displs = (entry[name] for name in _COUNTS)
+    send_counts: Sequence[int]
+    send_displs: Sequence[int]
+    recv_counts: Sequence[int]
+    recv_displs: Sequence[int]
 
 
 def variable_sizes(path: str, *, ranks: int) -> tuple[Counts, ...]:
@@ -90,7 +93,7 @@ def variable_sizes(path: str, *, ranks: int) -> tuple[Counts, ...]:
         for name in _COUNTS:
             if len(_numbers(entry[name], path, name)) != ranks:
                 raise FileError(f"{path}: {name} needs a number for each of the {ranks} ranks of the group")
-        checked.append(Counts(entry))
+        checked.append(Counts(**entry))
     return tuple(checked if len(checked) == ranks else checked * ranks)
 
 
