@@ -102,7 +102,7 @@ def _in_group(runner: Runner, where: Meeting, hello: Hello, environment: Mapping
         first = hello.place.cores[0]
         words = f"missing collectives status on Neuron Device {first.chip} NC {first.core}, model 0 - {error}"
         place = "TDRV:exec_consume_infer_status_notifications"
-        return runner.fail(nrt.NrtError(nrt.NRT_FAILURE, place, words).log_line())
+        return runner.fail(nrt.NrtError(nrt.NRT_FAILURE, place, words).log_line(), only_current=True)
 
 
 class Runner:
@@ -164,12 +164,12 @@ class Runner:
         self._end()
         return self._report()
 
-    def fail(self, line: str) -> int:
+    def fail(self, line: str, *, only_current: bool = False) -> int:
         """What has not been run yet cannot be, for one reason; the exit status."""
         begun = self._begun
         for number, stream in enumerate(self._streams):
             for size in stream.sizes:
-                if begun is None or (number, size) >= begun:
+                if (number, size) == begun or not (begun or only_current):
                     self._begin(number, size)
                     self._failed(number, size, [line])
         self._end()

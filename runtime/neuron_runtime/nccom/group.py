@@ -29,6 +29,7 @@ HELLO_SECONDS = 5.0
 """A stranger's time to say who it is."""
 RETRY_SECONDS = 0.2
 _STRANGERS_MOST = 64
+_STREAM = socket.SOCK_STREAM
 _HELLO_MOST_BYTES = 1 << 17
 
 
@@ -256,7 +257,7 @@ def form(meeting: Meeting, hello: Hello, *, seed: int) -> Root | Member:
     deadline = time.monotonic() + meeting.join_seconds
     address = _addresses(meeting.host, deadline)[0]
     order = {place: number for number, name in enumerate(meeting.order) for place in _addresses(name, deadline)}
-    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    listener = socket.socket(_family(address), _STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address, meeting.port))
@@ -299,9 +300,10 @@ def host(
             raise GroupError(reason)
         for number in [number for number, (_, until) in strangers.items() if until < now]:
             strangers.pop(number)[0].close()
-        readable, _, _ = select.select([listener, *strangers, *joined], [], [], RETRY_SECONDS)
+        watched = [listener.fileno(), *strangers, *joined]
+        readable, _, _ = select.select(watched, [], [], RETRY_SECONDS)
         for number in readable:
-            if number is listener:
+            if number == listener.fileno():
                 _welcome_stranger(listener, strangers, seconds=meeting.silence_seconds)
             elif number in strangers:
                 why = _hear(number, strangers, joined, hello)
@@ -330,9 +332,9 @@ def join(meeting: Meeting, hello: Hello, *, deadline: float) -> Member:
     """Go to the root and be let in. Raises GroupError."""
     while True:
         try:
-            connection = socket.create_connection((meeting.host, meeting.port), timeout=HELLO_SECONDS)
+            connection = _connected(_addresses(meeting.host, deadline)[0], meeting.port)
             break
-        except (OSError, UnicodeError) as error:
+        except OSError as error:
             if time.monotonic() > deadline:
                 raise GroupError(f"nobody listens at the root {meeting.root_id}: {error}") from None
             time.sleep(RETRY_SECONDS)
@@ -414,8 +416,24 @@ def _addresses(name: str, deadline: float) -> list[str]:
     """What a name means; the name of a pod is there a little later than the pod. Raises GroupError."""
     while True:
         try:
-            return [str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
+            # bytes: of text, Python would load a table of Unicode first
+            return [str(entry[4][0]) for entry in socket.getaddrinfo(name.encode("ascii"), None, type=_STREAM)]
         except (OSError, UnicodeError):
             if time.monotonic() > deadline:
                 raise GroupError(f"the host {name} does not resolve") from None
             time.sleep(RETRY_SECONDS)
+
+
+def _connected(address: str, port: int) -> socket.socket:
+    connection = socket.socket(_family(address), _STREAM)
+    connection.settimeout(HELLO_SECONDS)
+    try:
+        connection.connect((address, port))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
