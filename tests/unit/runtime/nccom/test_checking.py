@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from neuron_runtime.nccom import arguments, buffers, checking, elements, streams
 from neuron_runtime.nccom.pieces import pieces
@@ -30,6 +30,7 @@ def defined(stream: Stream, inputs: list[list[int]], count: int) -> list[list[in
     }[stream.operation.name]
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(SYMMETRIC), st.integers(2, 9), st.integers(1, 300))
 def test_pieces_do_what_the_operation_is_defined_to_do(name: str, ranks: int, per_rank: int) -> None:
     size = ranks * per_rank
@@ -54,6 +55,7 @@ def test_right_data_passes(operation: str, datatype: str) -> None:
         check.run(size)
 
 
+@settings(max_examples=40)
 @given(
     st.sampled_from([*SYMMETRIC, "alltoallv", "sendrecv", "permute"]),
     st.integers(1, 3),

@@ -7,7 +7,7 @@ import struct
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from neuron_runtime.nccom import elements
 
@@ -48,6 +48,7 @@ def nearest(name: str, value: Fraction) -> int:
 
 
 @pytest.mark.parametrize("name", FLOATS)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_floating_point_sums_are_rounded_once(name: str, data: st.DataObject) -> None:
     lane = elements.width(name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from neuron_runtime.nccom import arguments, files, streams
 from neuron_runtime.nccom.streams import Stream
@@ -145,11 +145,12 @@ json_values = st.recursive(
 NAMES = ("replica_groups", "src_target_pairs", "metadata", "streams")
 
 
+@settings(max_examples=60)
 @given(value=json_values, name=st.sampled_from(NAMES))
 def test_any_json_is_either_used_or_refused_in_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, value: object, name: str
 ) -> None:
-    path = write(tmp_path_factory.mktemp("json"), {name: value})
+    path = write(tmp_path_factory.getbasetemp(), {name: value})
     reading = {
         "replica_groups": lambda: files.replica_groups(path, ranks=4),
         "src_target_pairs": lambda: files.source_target_pairs(path, ranks=4),
