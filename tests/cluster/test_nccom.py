@@ -77,7 +77,7 @@ def test_two_pods_on_two_nodes_are_one_group(cluster: Cluster, pods: str) -> Non
     words = "-b 8kb -e 4mb -f 8 -d bf16 --check random allr"
     network = times(words, together(cluster, pods, f"-r 16 -N 2 {words}"))
     inside = times(words, [Run(cluster, pods, "p0", f"-r 8 {words}")])
-    assert all(a > 2 * b for a, b in zip(network, inside, strict=True)), "EFA is slower than NeuronLink"
+    assert all(a > 1.5 * b for a, b in zip(network, inside, strict=True)), "EFA is slower than NeuronLink"
 
 
 def test_a_pod_with_another_seed_is_told_and_the_root_does_not_wait_for_ever(cluster: Cluster, pods: str) -> None:
