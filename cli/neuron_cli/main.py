@@ -143,6 +143,64 @@ def packing(
 
 
 @app.command()
+def collectives(
+    instance_type: Annotated[str, typer.Option(help="Where the ranks are.")],
+    ranks: Annotated[int, typer.Option(help="Cores that take part, on all nodes together.")],
+    operation: Annotated[str, typer.Option("--op", help="As nccom-test calls it.")] = "all_reduce",
+    dtype: Annotated[str, typer.Option(help="Type of the elements.")] = "bf16",
+    size: Annotated[
+        list[str] | None, typer.Option(help="Bytes, as 64KiB; several times or with commas. Left out: 1KiB to 1GiB.")
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Instances.")] = 1,
+    lnc: Annotated[int | None, typer.Option(help="Logical NeuronCore configuration.")] = None,
+    ultraserver: Annotated[bool, typer.Option("--ultraserver", help="The instances are one UltraServer.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: with stages and links.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Write a plot of time and bandwidth to this file.")] = None,
+) -> None:
+    """Say what a collective operation takes: time, bandwidth, algorithm and stages, by the cost model."""
+    import json
+
+    from neuron_cli import render
+    from neuron_cli.collectives import plot, sweep
+
+    try:
+        sizes = [sweep.parse_size(part) for words in size or () for part in words.split(",")]
+        found = sweep.answers(
+            instance_type,
+            ranks=ranks,
+            what=operation,
+            dtype=dtype,
+            sizes=sizes or sweep.DEFAULT_SIZES,
+            nodes=nodes,
+            lnc=lnc,
+            ultraserver=ultraserver,
+        )
+    except sweep.WrongSweep as wrong:
+        raise failure(str(wrong)) from None
+    if svg is not None:
+        title = f"{found[0].operation.name}, {dtype}, {ranks} ranks on {nodes} × {instance_type}"
+        try:
+            svg.write_text(plot.svg(found, title=title))
+        except OSError as error:
+            raise failure(f"the plot cannot be written: {error}") from None
+    if as_json:
+        print(json.dumps([sweep.document(answer) for answer in found], indent=2))
+        return
+    render.table([sweep.row(answer) for answer in found], output=Output.TABLE)
+    print()
+    if len(found) > 1:
+        print(plot.terminal(found))
+        return
+    document = sweep.document(found[0])
+    for stage in document["stages"]:
+        stage |= {name: round(stage[name], 2) for name in ("time_us", "waiting_us")}
+    for rows in (document["stages"], document["busiest_links"]):
+        if rows:
+            render.table(rows, output=Output.TABLE)
+            print()
+
+
+@app.command()
 def topology(
     node: Annotated[str | None, typer.Option(help="Only this node.")] = None,
     ultraserver: Annotated[

@@ -32,6 +32,7 @@ import modules
 
 MOUNTED_AT = Path("/opt/aws/neuron")
 TOOLS = {
+    "nccom-test": "neuron_runtime.nccom_test",
     "neuron-ls": "neuron_runtime.neuron_ls",
     "neuron-monitor": "neuron_runtime.neuron_monitor",
     "neuron-sim-exec": "neuron_runtime.neuron_sim_exec",
@@ -41,6 +42,7 @@ TOOLS = {
 }
 CLIENTS = {"neuron_sim_nrt.py": "nrt.py", "neuron_sim_activity.py": "activity.py"}
 RUNTIME = Path(__file__).resolve().parents[1]
+MODEL = RUNTIME.parent / "device_model"
 PYPROJECT = RUNTIME.parent / "pyproject.toml"
 
 # -I: neither the user's PYTHON* environment nor their folders; -S: no site-packages to look for. In one word,
@@ -83,11 +85,12 @@ def make_way(output: Path) -> None:
 
 def build(output: Path, *, interpreter: Path) -> str:
     """Write the tree and give its content hash."""
-    used = modules.used(TOOLS.values(), packages=RUNTIME)
+    used = modules.used(TOOLS.values(), folders=(RUNTIME, MODEL))
     stdlib = output / "python" / "lib" / modules.STDLIB_NAME
     for module in used:
         if not module.is_extension:
             modules.install(module, stdlib=stdlib)
+    modules.install_data(used, stdlib=stdlib)
     install_binaries(output, interpreter=interpreter, extensions=[m.origin for m in used if m.is_extension])
     install_launchers(output)
     clients = output / "python-client"

@@ -18,18 +18,23 @@ from pathlib import Path
 
 STDLIB_NAME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 OWN_PACKAGE = "neuron_runtime"
+MODEL_PACKAGE = "neuron_device_model"
 
 LOADED_LATE = (
     "encodings.ascii",  # by the interpreter's start, depending on the locale of the user's image
     "encodings.latin_1",
     "encodings.utf_8",
     "json",  # to say what is wrong with a file that is not JSON
+    "_random",  # by nccom-test, for its data
+    "difflib",  # to name what was meant
+    "locale",  # by argparse, for its messages
+    "textwrap",
 )
 
 # -I -S: as the tools are started; a module that only site-packages has must not be found here either
 _PROBE = """
 import importlib, json, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 for name in sys.argv[2:]:
     importlib.import_module(name)
 print(json.dumps({
@@ -53,20 +58,39 @@ class Module:
         return self.origin.suffix == ".so"
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is of this repository."""
+        return self.name.split(".")[0] in (OWN_PACKAGE, MODEL_PACKAGE)
+
+    @property
     def target(self) -> Path:
         """Its source's place below the standard library's folder."""
         path = Path(*self.name.split("."))
         return path / "__init__.py" if self.origin.name == "__init__.py" else path.with_suffix(".py")
 
 
-def used(tools: Iterable[str], *, packages: Path) -> Sequence[Module]:
-    """The modules that the tools load, from the standard library and from our own package."""
-    command = [sys.executable, "-ISB", "-c", _PROBE, str(packages), *LOADED_LATE, *tools]
+def used(tools: Iterable[str], *, folders: Sequence[Path]) -> Sequence[Module]:
+    """The modules that the tools load, from the standard library and from our own packages in these folders."""
+    paths = ":".join(map(str, folders))
+    command = [sys.executable, "-ISB", "-c", _PROBE, paths, *LOADED_LATE, *_in_parts(folders), *tools]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     origins: dict[str, str] = json.loads(output)
     # frozen into the interpreter, but it knows its library's folder by this file
     origins["os"] = str(Path(json.__file__).parents[1] / "os.py")
     return [Module(name, Path(origin)) for name, origin in sorted(origins.items())]
+
+
+def _in_parts(folders: Iterable[Path]) -> list[str]:
+    """The modules of tools that load their parts one by one, when they need them."""
+    parts = [path for folder in folders for path in sorted((folder / OWN_PACKAGE).glob("*/*.py"))]
+    return [f"{OWN_PACKAGE}.{path.parent.name}.{path.stem}" for path in parts if path.stem != "__init__"]
+
+
+def install_data(modules: Iterable[Module], *, stdlib: Path) -> None:
+    """The files beside our modules that these read."""
+    for folder in sorted({(m.origin.parent, m.target.parent) for m in modules if m.is_own}):
+        for data in sorted(folder[0].glob("*.toml")):
+            shutil.copyfile(data, stdlib / folder[1] / data.name)
 
 
 def install(module: Module, *, stdlib: Path) -> None:
@@ -78,8 +102,7 @@ def install(module: Module, *, stdlib: Path) -> None:
     """
     target = stdlib / module.target
     target.parent.mkdir(parents=True, exist_ok=True)
-    own = module.name.split(".")[0] == OWN_PACKAGE
-    if own:
+    if module.is_own:
         shutil.copyfile(module.origin, target)
         tag = sys.implementation.cache_tag
         compiled = target.parent / "__pycache__" / f"{target.stem}.{tag}.pyc"

@@ -32,6 +32,7 @@ SEES: dict[str, dict[tuple[str, str], int]] = {
     "logical-neuron-core/one-chip.yaml": {("one-neuron-lnc-1", "ctr0"): 1},
     "plain-cores/pod.yaml": {("plain-cores", "ctr0"): 1},
     "activity/pod.yaml": {("activity", "ctr0"): 2},
+    "collectives/pod.yaml": {("collectives-pod", "ctr0"): 2},
     "simulation-config/pod.yaml": {("simulation-config", "ctr0"): 1},
 }
 
@@ -268,6 +269,7 @@ def test_no_example_is_left_untried() -> None:
         *(f"gangs/{name}.yaml" for name in ("pool", "pods", "statefulset", "job")),
         *(f"virtual-nodes/{name}.yaml" for name in ("pool", "pod", "gang")),  # test_virtual_nodes
         "jobset/jobset.yaml",  # test_gangs
+        "collectives/job.yaml",  # test_nccom
         *(f"minimal-dra-driver/{name}.yaml" for name in ("driver", "kustomization", "pod")),
         *(f"minimal-device-plugin/{name}.yaml" for name in ("plugin", "kustomization", "pod")),
     )

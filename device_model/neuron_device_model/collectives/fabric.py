@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from neuron_device_model.catalog import InstanceType, UltraServerType, instance_type, ultraserver_type
 from neuron_device_model.cores import visible_cores
-from neuron_device_model.efa import efa_devices
 from neuron_device_model.topology import Topology
 
 CORE = "core"
@@ -209,10 +208,13 @@ def _through_switch(kind: str, domain: str, switch: str, source: int, target: in
 
 @cache
 def _cards(type_name: str) -> tuple[int, ...]:
-    """The number of the network card beside each chip."""
+    """The number of the network card beside each chip; as in efa.py, cards are numbered by their PCI addresses."""
     kind = instance_type(type_name)
-    paired = {chip: number for number, card in enumerate(efa_devices(kind)) for chip in card.chips}
-    return tuple(paired.get(chip, chip * kind.efa_count // kind.chips) for chip in range(kind.chips))
+    addresses = sorted({slot.efa_bdf for slot in kind.devices if slot.efa_bdf})
+    return tuple(
+        addresses.index(slot.efa_bdf) if slot.efa_bdf else slot.index * kind.efa_count // kind.chips
+        for slot in kind.devices
+    )
 
 
 @lru_cache(maxsize=1 << 14)

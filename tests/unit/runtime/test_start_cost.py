@@ -12,7 +12,7 @@ RUNTIME = Path(__file__).parents[3] / "runtime"
 COSTLY = {"argparse", "dataclasses", "enum", "json", "pathlib", "re", "subprocess", "typing"}
 
 
-@pytest.mark.parametrize("tool", ["neuron_ls", "neuron_sim_exec"])
+@pytest.mark.parametrize("tool", ["neuron_ls", "neuron_sim_exec", "nccom_test"])
 def test_no_costly_module_is_loaded(tool: str) -> None:
     script = f"import sys; sys.path.insert(0, sys.argv[1]); import neuron_runtime.{tool}; print(*sys.modules)"
     command = [sys.executable, "-ISB", "-c", script, str(RUNTIME)]

@@ -25,7 +25,15 @@ pytestmark = [
 ]
 
 # the mounts of a container: the tree read-only, each tool a file of its own on the PATH
-TOOLS = ("neuron-ls", "neuron-monitor", "neuron-sim-exec", "neuron-sim-load", "neuron-sim-sysfs", "neuron-top")
+TOOLS = (
+    "nccom-test",
+    "neuron-ls",
+    "neuron-monitor",
+    "neuron-sim-exec",
+    "neuron-sim-load",
+    "neuron-sim-sysfs",
+    "neuron-top",
+)
 ENTER = """
 set -e
 mount --bind "$ROOT" "$ROOT"
@@ -243,3 +251,21 @@ def test_a_folder_that_is_no_tree_is_not_overwritten(tmp_path: Path) -> None:
     result = attempt(tmp_path)
     assert "give another --output" in result.stderr
     assert (tmp_path / "precious").exists()
+
+
+def test_collectives_run_with_the_model_and_real_sums(bare_root: BareRoot) -> None:
+    bare_root.add_view("trn2n.48xlarge")
+    words = ("-r", "64", "-b", "1kb", "-e", "1mb", "-f", "32", "-d", "bf16", "-c", "--seed", "1", "allr")
+    result = bare_root.run("/usr/local/bin/nccom-test", *words, owner="65534:65534")
+    header, *rows, last = result.stdout.splitlines()
+    assert header.split()[:4] == ["size(B)", "count(elems)", "type", "time:avg(us)"]
+    assert [row.split()[0] for row in rows] == ["1024", "32768", "1048576"]
+    assert last.startswith("Avg bus bandwidth:\t")
+    assert (result.stderr, result.returncode) == ("", 0)
+
+
+def test_a_wrong_command_line_is_told_as_argparse_does(bare_root: BareRoot) -> None:
+    result = bare_root.run("/usr/local/bin/nccom-test", "-r", "2", "-c", "some", "allr")
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("nccom-test: error: argument -c/--check: invalid choice: 'some'")
+    assert (result.stdout, result.returncode) == ("", 2)

@@ -1,0 +1,1 @@
+"""``neuron-sim collectives``: what the cost model says, as rows, plots in the terminal and SVG."""

@@ -1,0 +1,114 @@
+"""Time and bus bandwidth over size, both axes logarithmic: drawn with characters, and as SVG.
+
+Each algorithm has a letter and a colour of its own, so that one sees where the runtime changes from one to the next.
+"""
+
+import math
+from collections.abc import Sequence
+from xml.sax.saxutils import escape
+
+from neuron_device_model.collectives.model import Estimate
+
+from neuron_cli.collectives.sweep import shown_size
+
+COLUMNS, LINES = 64, 14
+WIDTH, HEIGHT, PANEL = 960, 420, 380
+LEFT, TOP, BOTTOM = 70, 60, 60
+COLOURS = ("#4477aa", "#ee8866", "#228833", "#aa3377", "#ccbb44", "#66ccee", "#9970ab", "#78909c")
+
+
+def terminal(found: Sequence[Estimate]) -> str:
+    """Bus bandwidth over size; the letters are the algorithms'."""
+    letters = {name: chr(ord("a") + number) for number, name in enumerate(_algorithms(found))}
+    values = [answer.busbw for answer in found]
+    low, high = _range(values)
+    grid = [[" "] * COLUMNS for _ in range(LINES)]
+    for number, answer in enumerate(found):
+        column = round(number * (COLUMNS - 1) / max(len(found) - 1, 1))
+        line = round((1 - _share(answer.busbw, low, high)) * (LINES - 1))
+        grid[line][column] = letters[answer.algorithm]
+    labels = [f"{_at(1 - line / (LINES - 1), low, high):9.2f}" if not line % 4 else " " * 9 for line in range(LINES)]
+    drawn = [f"{label} │{''.join(line).rstrip()}" for label, line in zip(labels, grid, strict=True)]
+    first, last = shown_size(found[0].size), shown_size(found[-1].size)
+    legend = ", ".join(f"{letter} {name}" for name, letter in letters.items())
+    axis = f"{' ' * 10}└{'─' * COLUMNS}"
+    return "\n".join(
+        ["busbw, GB/s", *drawn, axis, f"{' ' * 11}{first}{last:>{COLUMNS - len(first)}}", f"{' ' * 11}{legend}"]
+    )
+
+
+def svg(found: Sequence[Estimate], *, title: str) -> str:
+    """Two panels, time and bus bandwidth, and the algorithms' colours."""
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(_algorithms(found))}
+    body = [
+        _text(LEFT, 26, title, size=15, weight="bold"),
+        *_panel(found, [answer.time_us for answer in found], colours, x=LEFT, unit="time, µs"),
+        *_panel(found, [answer.busbw for answer in found], colours, x=LEFT + PANEL + 80, unit="busbw, GB/s"),
+    ]
+    x = LEFT
+    for name, colour in colours.items():
+        body.append(f'<circle cx="{x}" cy="{HEIGHT - 14}" r="5" fill="{colour}"/>')
+        body.append(_text(x + 10, HEIGHT - 10, name))
+        x += 30 + 8 * len(name)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
+        ' font-family="Helvetica, Arial, sans-serif">\n'
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>\n' + "\n".join(body) + "\n</svg>\n"
+    )
+
+
+def _panel(
+    found: Sequence[Estimate], values: Sequence[float], colours: dict[str, str], *, x: int, unit: str
+) -> list[str]:
+    low, high = _range(values)
+    tall = HEIGHT - TOP - BOTTOM
+    smallest, largest = _range([answer.size for answer in found])
+
+    def place(answer: Estimate, value: float) -> tuple[float, float]:
+        return x + _share(answer.size, smallest, largest) * PANEL, TOP + (1 - _share(value, low, high)) * tall
+
+    points = [place(answer, value) for answer, value in zip(found, values, strict=True)]
+    drawn = [
+        f'<path d="M{x},{TOP} V{TOP + tall} H{x + PANEL}" fill="none" stroke="#607d8b"/>',
+        _text(x, TOP - 12, unit),
+        _text(x, TOP + tall + 18, shown_size(found[0].size)),
+        _text(x + PANEL, TOP + tall + 18, shown_size(found[-1].size), anchor="end"),
+    ]
+    for step in range(5):
+        y = TOP + (1 - step / 4) * tall
+        drawn.append(f'<path d="M{x},{y:.1f} h{PANEL}" stroke="#eceff1"/>')
+        drawn.append(_text(x - 6, y + 4, f"{_at(step / 4, low, high):.3g}", anchor="end"))
+    line = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
+    drawn.append(f'<polyline points="{line}" fill="none" stroke="#b0bec5"/>')
+    for (px, py), answer in zip(points, found, strict=True):
+        words = f"{shown_size(answer.size)}: {answer.time_us:.2f} µs, {answer.busbw:.2f} GB/s, {answer.algorithm}"
+        drawn.append(
+            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{colours[answer.algorithm]}">'
+            f"<title>{escape(words)}</title></circle>"
+        )
+    return drawn
+
+
+def _text(x: float, y: float, words: str, *, size: int = 12, weight: str = "normal", anchor: str = "start") -> str:
+    return (
+        f'<text x="{x}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" fill="#263238">'
+        f"{escape(words)}</text>"
+    )
+
+
+def _algorithms(found: Sequence[Estimate]) -> list[str]:
+    return list(dict.fromkeys(answer.algorithm for answer in found))
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """The least and the largest, in logarithms; a group of one rank has a bus bandwidth of 0."""
+    logs = [math.log(max(value, 1e-9)) for value in values]
+    return min(logs), max(logs)
+
+
+def _share(value: float, low: float, high: float) -> float:
+    return (math.log(max(value, 1e-9)) - low) / (high - low) if high > low else 0.5
+
+
+def _at(share: float, low: float, high: float) -> float:
+    return math.exp(low + share * (high - low))
