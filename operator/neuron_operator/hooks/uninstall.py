@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 _POLL = 1.0
 _LOOKS = 5
-"""How often a claim is looked at again that may be free in a moment: kube-controller-manager writes that after its pod."""
+"""How often a claim is looked at again that is free in a moment: its controller writes that after the pod is gone."""
 
 
 def holders(claims: Iterable[Mapping[str, Any]], *, driver_names: Collection[str]) -> list[str]:
