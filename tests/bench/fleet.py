@@ -6,8 +6,7 @@
 Operator and agent of virtual nodes run here as processes, so that their CPU can be told from everybody else's. In one
 run are measured: a pool from its creation to its last slice; publishing alone, in turn with a bare loop that POSTs the
 very same bodies over as many connections; both processes at rest, and whether every node stays ready; a chip that
-breaks and heals, from the NeuronFault to a foreign watch on the slices; gangs of four from submit to Ready; and
-kube-scheduler with our slices, in turn with plain ones.
+breaks and heals, from the NeuronFault to a foreign watch on the slices; gangs of four from submit to Ready.
 """
 
 import argparse
@@ -23,8 +22,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import fleet_pods
-from fleet_pods import Pods, at_once
+import fleet_gangs
 from neuron_dra_driver.api_server import kube as kube_module
 from neuron_dra_driver.api_server.kube import METADATA, METADATA_LIST, NEURON_NODES, SLICES, Kube
 from neuron_dra_driver.kubeletplugin import ApiError
@@ -114,6 +112,17 @@ async def following(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def at_once(jobs: Sequence[Callable[[], Awaitable[object]]], *, connections: int) -> None:
+    """So many at a time."""
+    waiting = iter(jobs)
+
+    async def worker() -> None:
+        for job in waiting:
+            await job()
+
+    await asyncio.gather(*(worker() for _ in range(connections)))
 
 
 async def names(kube: Kube, path: str) -> list[str]:
@@ -267,10 +276,8 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
                 print(f"a chip breaks or heals, {changes} times: NeuronFault to foreign watch {spread(whole)}")
                 print(f"  NeuronNode at a watch, to the slice at another: {spread(own_part)}")
                 print(f"  CPU for each: operator {spent[0]:.0f} ms, agent {spent[1]:.1f} ms", flush=True)
-                if options.gangs or options.pods:
-                    await with_pods(kube, fleet, running, sent, options)
-                if not running:
-                    return
+                if options.gangs:
+                    await with_gangs(kube, options.gangs)
                 began = time.perf_counter()
                 await kube.request("DELETE", f"{POOLS}/{POOL}", body={})
                 await fleet.until(0, seconds=60 + count)
@@ -325,38 +332,14 @@ def cpu_of_others(container: str) -> dict[str, float]:
     return spent
 
 
-async def with_pods(
-    kube: Kube, fleet: Fleet, running: list[Process], sent: Sequence[Json], options: argparse.Namespace
-) -> None:
-    """Gangs, with operator and agent; then kube-scheduler without them, on slices that are put there by hand."""
-    async with fleet_pods.a_namespace(kube):
-        pods = Pods(kube)
+async def with_gangs(kube: Kube, count: int) -> None:
+    """Gangs on the fleet, one after the other."""
+    async with fleet_gangs.a_namespace(kube):
+        pods = fleet_gangs.Pods(kube)
         async with following(pods.follow):
-            if options.gangs:
-                await fleet_pods.gangs(kube, pods, 2)  # watches, images, compiled expressions
-                took = await fleet_pods.gangs(kube, pods, options.gangs)
-                print(f"gang of four, submit to all Ready, {options.gangs} times: {spread(took)}", flush=True)
-            if not options.pods:
-                return
-            while running:
-                running.pop().stop()
-            await delete_slices(kube)
-            await fleet.until(0, seconds=600)
-            for number in range(options.rounds):
-                rates = []
-                for template, bodies_of in (("neuron.aws.com", list(sent)), (fleet_pods.PLAIN_DRIVER, None)):
-                    there = bodies_of or [fleet_pods.plain(body) for body in sent]
-                    await post_all(kube, there)
-                    await asyncio.sleep(3)  # the scheduler has them, too
-                    run = f"{template.partition('.')[0]}-{number}"
-                    rates.append(await fleet_pods.throughput(kube, pods, options.pods, template=template, run=run))
-                    await at_once([_deleting(kube, body["metadata"]["name"]) for body in there], connections=WRITERS)
-                bare = await fleet_pods.throughput(kube, pods, options.pods, template=None, run=f"bare-{number}")
-                print(
-                    f"{options.pods} pods bound, a second: our slices {rates[0]:.1f}, plain slices {rates[1]:.1f},"
-                    f" ratio {rates[0] / rates[1]:.2f}; without a claim {bare:.1f}",
-                    flush=True,
-                )
+            await fleet_gangs.gangs(kube, pods, 2)  # watches, images, compiled expressions
+            took = await fleet_gangs.gangs(kube, pods, count)
+            print(f"gang of four, submit to all Ready, {count} times: {spread(took)}", flush=True)
 
 
 def _deleting(kube: Kube, name: str) -> Callable[[], Awaitable[object]]:
@@ -379,7 +362,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="of publishing, each in turn with the bare loop")
     parser.add_argument("--faults", type=int, default=50)
     parser.add_argument("--gangs", type=int, default=0, help="of four pods, one after the other; they need KWOK")
-    parser.add_argument("--pods", type=int, default=0, help="for kube-scheduler in each round; they need KWOK")
     parser.add_argument("--rest", type=int, default=60, help="seconds at rest")
     parser.add_argument("--container", default="", help="id of the one with the control plane, to tell its CPU")
     parser.add_argument("--port", type=int, default=18001, help="of the agent's metrics")

@@ -1,0 +1,110 @@
+"""Gangs of pods on a fleet of virtual nodes, from submit to Ready.
+
+Used by `fleet.py`. KWOK plays the pods, the real kube-scheduler and kube-controller-manager do the rest.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from neuron_dra_driver.api_server.kube import Kube
+from neuron_dra_driver.kubeletplugin import ApiError
+
+Json = dict[str, Any]
+
+NAMESPACE = "bench-fleet"
+PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+RESOURCE = "/apis/resource.k8s.io/v1"
+
+
+class Pods:
+    """A watch on the pods of the namespace: who is there, and who is ready since when."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self.there: set[str] = set()
+        self.ready: dict[str, float] = {}
+        self._told = asyncio.Event()
+
+    async def follow(self) -> None:
+        """For as long as the watch lasts."""
+        found = await self._kube.request("GET", PODS)
+        params = {"resourceVersion": found["metadata"]["resourceVersion"]}
+        async for kind, pod in self._kube.watch(PODS, params=params):
+            if kind not in ("ADDED", "MODIFIED", "DELETED"):
+                continue
+            now, name = time.perf_counter(), pod["metadata"]["name"]
+            if kind == "DELETED":
+                self.there.discard(name)
+            else:
+                self.there.add(name)
+                conditions = (pod.get("status") or {}).get("conditions") or ()
+                if any(found["type"] == "Ready" and found["status"] == "True" for found in conditions):
+                    self.ready.setdefault(name, now)
+            self._told.set()
+
+    async def until(self, holds: Callable[[], bool], *, seconds: float) -> None:
+        """Wait until what was seen is so."""
+        async with asyncio.timeout(seconds):
+            while not holds():
+                self._told.clear()
+                await self._told.wait()
+
+
+@asynccontextmanager
+async def a_namespace(kube: Kube) -> AsyncIterator[None]:
+    """The namespace of the pods."""
+    await kube.request("POST", "/api/v1/namespaces", body={"metadata": {"name": NAMESPACE}})
+    await asyncio.sleep(2)  # the service account that pods are made with
+    try:
+        yield
+    finally:
+        with suppress(ApiError):
+            await kube.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}", body={})
+
+
+def member(name: str, gang: str) -> Json:
+    """A pod of a gang of four, for virtual nodes."""
+    labels = {
+        "neuron-sim.dev/gang": gang,
+        "neuron-sim.dev/gang-size": "4",
+        "neuron-sim.dev/topology": "ultraserver",
+    }
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "nodeSelector": {"neuron-sim.dev/virtual": "true"},
+            "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}],
+            "schedulingGates": [{"name": "neuron-sim.dev/gang"}],
+            "terminationGracePeriodSeconds": 0,
+            "containers": [
+                {"name": "worker", "image": "busybox", "resources": {"limits": {"aws.amazon.com/neuron": "16"}}}
+            ],
+        },
+    }
+
+
+async def gangs(kube: Kube, pods: Pods, count: int) -> list[float]:
+    """Milliseconds from the submit of a gang of four pods, of sixteen chips each, to the last one's being Ready."""
+    took = []
+    for number in range(count):
+        gang = f"gang-{number}"
+        members = [f"{gang}-{rank}" for rank in range(4)]
+        bodies = [member(name, gang) for name in members]
+        began = time.perf_counter()
+        await asyncio.gather(*(kube.request("POST", PODS, body=body, harmless_twice=True) for body in bodies))
+        await pods.until(lambda members=members: pods.ready.keys() >= set(members), seconds=120)
+        took.append(1000 * (max(pods.ready[name] for name in members) - began))
+        await remove(kube, pods)
+    return took
+
+
+async def remove(kube: Kube, pods: Pods) -> None:
+    """All pods, and wait until their claims are gone."""
+    await kube.request("DELETE", PODS, body={})
+    await pods.until(lambda: not pods.there, seconds=120)
+    claims = f"{RESOURCE}/namespaces/{NAMESPACE}/resourceclaims"
+    while (await kube.request("GET", claims, params={"limit": "1"}))["items"]:  # noqa: ASYNC110, nobody watches them
+        await asyncio.sleep(0.1)
