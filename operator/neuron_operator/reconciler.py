@@ -42,6 +42,8 @@ class Reconciler:
         self._list_at = self._look_at = 0.0
         self._listed_at = 0.0
         self._failures = 0
+        self._plan_at: float | None = None
+        """When a fault breaks or heals by its schedule, in seconds since the epoch."""
 
     def wake(self, *, relist: bool = False) -> None:
         """Something changed; ``relist`` where deletions may have gone unseen."""
@@ -72,6 +74,7 @@ class Reconciler:
                 snapshot = self._fleet.snapshot()
                 if snapshot is not None:
                     done = plan(snapshot, now=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+                    self._plan_at = done.next_change
                     failed = await applying.apply(done, api=self._api, fleet=self._fleet)
                     _report(done, snapshot)
             except ApiError as error:
@@ -101,6 +104,8 @@ class Reconciler:
             await asyncio.sleep(_BACKOFF[min(self._failures, len(_BACKOFF)) - 1])
             return
         idle = max(0.0, min(self._look_at, self._list_at) - time.monotonic())
+        if self._plan_at is not None:
+            idle = min(idle, max(0.0, self._plan_at - time.time()))
         try:
             async with asyncio.timeout(idle):
                 await self._changed.wait()

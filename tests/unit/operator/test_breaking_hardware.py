@@ -1,7 +1,7 @@
 """NeuronFaults: checked, merged into the NeuronNode of their node, and gone with the object."""
 
 import pytest
-from neuron_operator import faults as judging
+from neuron_operator.faults import judging
 from neuron_operator import kube
 
 
