@@ -67,8 +67,6 @@ class FaultKind:
     error: Failure | None = None
     counts_as: str = "completed_with_err"
     """As what a failed execution is counted."""
-    component: str | None = None
-    """Among the driver's `unhealthy_components`."""
 
     @property
     def effect(self) -> str:
@@ -85,7 +83,6 @@ FAULT_KINDS: Mapping[str, FaultKind] = MappingProxyType(
             kernel_error="SRAM_UNCORRECTABLE_ERROR",
             ecc=("sram_ecc_uncorrected",),
             error=Failure(1202, _ERRORS, _SRAM),
-            component="sram",
         ),
         "HBMUncorrectable": FaultKind(
             _HARDWARE,
@@ -96,7 +93,6 @@ FAULT_KINDS: Mapping[str, FaultKind] = MappingProxyType(
                 _ERRORS,
                 f"{_HBM} Please terminate this instance to prevent future impact from the hardware error.",
             ),
-            component="hbm",
         ),
         "HBMRepairable": FaultKind(
             _HARDWARE,
@@ -107,20 +103,17 @@ FAULT_KINDS: Mapping[str, FaultKind] = MappingProxyType(
                 f"{_HBM} Please reload the neuron driver or reboot your EC2 instance to prevent future impact from the"
                 " hardware error.",
             ),
-            component="hbm",
         ),
         "NCUncorrectable": FaultKind(
             _HARDWARE,
             kernel_error="NC_UNCORRECTABLE_ERROR",
             ecc=("sram_ecc_uncorrected",),
             error=Failure(1202, _ERRORS, _SRAM),
-            component="sram",
         ),
         "DMAError": FaultKind(
             _HARDWARE,
             kernel_error="DMA_ERROR",
             error=Failure(1203, _ERRORS, "[MLA {nd}][NC {nc}] DMA TX engine 0 is in an abort state"),
-            component="axi_fabric",
         ),
         "Hang": FaultKind(
             _HARDWARE,
@@ -141,7 +134,6 @@ FAULT_KINDS: Mapping[str, FaultKind] = MappingProxyType(
                 "missing collectives status on Neuron Device {nd} NC {nc}, model 0 - suspected hang in collectives"
                 " operation 0 out of 100",
             ),
-            component="link_intraserver",
         ),
         "DeviceLost": FaultKind(
             frozenset({"node", "chip"}),
@@ -156,7 +148,7 @@ FAULT_KINDS: Mapping[str, FaultKind] = MappingProxyType(
                 at_open=True,
             ),
         ),
-        "EFADown": FaultKind(frozenset({"node", "efa"}), component="link_efa"),
+        "EFADown": FaultKind(frozenset({"node", "efa"})),
         "HBMCorrectable": FaultKind(_HARDWARE, breaks=False, ecc=("mem_ecc_corrected",)),
         "SRAMCorrectable": FaultKind(_HARDWARE, breaks=False, ecc=("sram_ecc_corrected",)),
         "ThermalThrottle": FaultKind(_HARDWARE, breaks=False),

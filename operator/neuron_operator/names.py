@@ -64,6 +64,8 @@ FINALIZER_ULTRASERVERS: Final = "neuron-sim.dev/ultraservers"
 LABEL_WORKLOAD: Final = "neuron-sim.dev/ultraserver-workload"
 ANNOTATION_WORKLOAD_ID: Final = "neuron-sim.dev/workload-id"
 ANNOTATION_DIGEST: Final = "neuron-sim.dev/digest"
+# On NeuronFaults that a scenario made: its name
+LABEL_SCENARIO: Final = "neuron-sim.dev/scenario"
 # On nodes that are held for a gang of pods
 TAINT_RESERVED: Final = "neuron-sim.dev/reserved"
 

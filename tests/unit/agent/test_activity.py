@@ -19,6 +19,7 @@ from neuron_dra_driver.activity.exposition import Shown, System, render
 from neuron_dra_driver.activity.machine import Machine
 from neuron_dra_driver.activity.pods import PROFILE, SEED, containers_of, users, wish_of
 from neuron_dra_driver.activity.service import ActivityService
+from neuron_dra_driver.hardware.service import Hardware
 from neuron_dra_driver.lock import NodeLock
 from neuron_dra_driver.node import SimulatedNode
 from neuron_dra_driver.prepared.claim_folders import ClaimFolders
@@ -229,6 +230,8 @@ async def service(
         folders=ClaimFolders(host.views),
         node=lambda: cut,
         list_pods=list_pods,
+        hardware=Hardware(host.root, node=lambda: cut),
+        directory=host.root,
     )
     tasks = [asyncio.create_task(running.run()), asyncio.create_task(running.follow_pods())]
     yield SimpleNamespace(it=running, store=store, folder=host.views / "a" / "neurons")
@@ -328,6 +331,8 @@ async def test_the_next_agent_takes_the_sockets_over(
         folders=ClaimFolders(host.views),
         node=lambda: cut,
         list_pods=no_pods,
+        hardware=Hardware(host.root, node=lambda: cut),
+        directory=host.root,
     )
     async with process(folder) as old:
         assert await old.ask() == []
@@ -425,7 +430,7 @@ def test_the_page_has_the_names_labels_and_units_of_the_script(cut: SimulatedNod
     containers = [{"name": "ctr0", "resources": {"claims": [{"name": "c"}]}}, {"name": "log"}]
     user = pod()
     user["spec"]["containers"] = containers
-    found = samples(render(cut, [shown(cut, process, pods=[user])], MACHINE))
+    found = samples(render(cut, [shown(cut, process, pods=[user])], MACHINE, {}))
     who = ("container=ctr0", "namespace=n")
     what = ("pid=7", "pod=p", 'runtime_tag=a "tag"')
     # core 1 of chip 3, of which each has 4
@@ -442,13 +447,13 @@ def test_the_page_has_the_names_labels_and_units_of_the_script(cut: SimulatedNod
 
 
 def test_without_a_process_there_are_no_series_of_one(cut: SimulatedNode) -> None:
-    found = samples(render(cut, [shown(cut)], MACHINE))
+    found = samples(render(cut, [shown(cut)], MACHINE, {}))
     assert not [name for name in found if name.startswith(("neuroncore_", "execution_", "neuron_runtime_"))]
 
 
 def test_processes_that_cannot_be_told_apart_are_one_series(cut: SimulatedNode) -> None:
     twice = [said(cores={"1": {}}, executions={"completed": 3}), said(cores={"2": {}}, executions={"completed": 4})]
-    found = samples(render(cut, [shown(cut, *twice)], MACHINE))
+    found = samples(render(cut, [shown(cut, *twice)], MACHINE, {}))
     completed = [value for key, value in found["execution_status_total"].items() if "status_type=completed" in key]
     assert completed == [7]
 

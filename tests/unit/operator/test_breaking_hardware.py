@@ -1,8 +1,8 @@
 """NeuronFaults: checked, merged into the NeuronNode of their node, and gone with the object."""
 
 import pytest
-from neuron_operator.faults import judging
 from neuron_operator import kube
+from neuron_operator.faults import judging
 
 
 def active(cluster, name):
