@@ -7,8 +7,9 @@
       - {type: HBMCorrectable, every: 2h, for: 10m, node: any, chip: any, eventsPerMinute: 60}
 
 A timeline follows from the scenario, a seed and the nodes' names and types alone: `any` and the times of `every` (the
-mean of a random process) are drawn from the seed; `any:NAME` is the same node wherever it stands. It is replayed by making one NeuronFault for each occurrence, with
-its begin and its end in the schedule, so that the operator plays it though nobody waits for it.
+mean of a random process) are drawn from the seed; `any:NAME` is the same node wherever it stands. It is replayed by
+making one NeuronFault for each occurrence, with its begin and its end in the schedule, so that the operator plays it
+though nobody waits for it.
 """
 
 import hashlib
@@ -201,7 +202,8 @@ def _times(fault: ScenarioFault, seed: str, length: int) -> list[tuple[int, int]
         end = begin + seconds(fault.for_) if fault.for_ else length
         return [(begin, min(end, length))] if begin < length else []
     number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:3])
-    assert fault.every and fault.for_
+    assert fault.every
+    assert fault.for_
     drawn = FaultRandom(seed=number, mean_time_between=fault.every, mean_duration=fault.for_)
     found = spans(FaultSchedule(random=drawn), created=0, until=length)
     return [(span.begin, min(span.end or length, length)) for span in found]

@@ -73,7 +73,7 @@ def _report(plan: Plan, cores: nrt.Cores, reporter: activity.Reporter, *, core_m
         damage.look(t, [fault for _, fault in nrt.faults_of(cores.paths.values())])
         failed = _check(cores)
         if failed is not None and said != failed.words:
-            os.write(2, f"{failed.log_line()}\n".encode())
+            os.write(2, f"{failed.log_line()}\n{failed}\n".encode())
         said = failed.words if failed is not None else ""
         memory = plan.core_memory(t)
         memory["runtime_memory"] += int(damage.leaked * core_memory)

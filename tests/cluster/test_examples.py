@@ -267,6 +267,7 @@ def test_no_example_is_left_untried() -> None:
         *(f"device-plugin/{name}.yaml" for name in ("pool", "chips", "cores")),
         *(f"gangs/{name}.yaml" for name in ("pool", "pods", "statefulset", "job")),
         "jobset/jobset.yaml",  # test_gangs
+        *(f"faults/{name}.yaml" for name in ("broken-chip", "flaky-link", "corrected-errors")),  # test_fault_surfaces
         *(f"minimal-dra-driver/{name}.yaml" for name in ("driver", "kustomization", "pod")),
         *(f"minimal-device-plugin/{name}.yaml" for name in ("plugin", "kustomization", "pod")),
     )

@@ -270,9 +270,10 @@ class Agent:
         try:
             async with self._lock.held():
                 self._store.refresh()
-                self._store.discard()
+                # the checkpoint takes the folder along
                 self._hardware.discard()
                 self._activity.discard()
+                self._store.discard()
         except AgentError as error:
             log.warning("something is left on the node: %s", error)
 

@@ -66,13 +66,7 @@ def at(schedule: FaultSchedule | None, *, created: int, now: int) -> State:
     if schedule is None:
         return State(Span(created, None), None)
     start, end = _bounds(schedule, created)
-    moment = max(now, start)
-    if schedule.random:
-        span = _drawn(schedule.random, start, moment)
-    elif schedule.repeat_every:
-        span = _repeated(schedule, start, moment)
-    else:
-        span = Span(start, start + seconds(schedule.duration) if schedule.duration else None)
+    span = _span(schedule, start, max(now, start))
     if span is None or (end is not None and span.begin >= end):
         return State(None, None)
     if end is not None:
@@ -94,6 +88,15 @@ def spans(schedule: FaultSchedule | None, *, created: int, until: int) -> Iterat
         if state.next_change is None or state.next_change >= until:
             return
         now = state.next_change
+
+
+def _span(schedule: FaultSchedule, start: int, now: int) -> Span | None:
+    """The span that `now` is in, or else another one; where there is a next one, that."""
+    if schedule.random:
+        return _drawn(schedule.random, start, now)
+    if schedule.repeat_every:
+        return _repeated(schedule, start, now)
+    return Span(start, start + seconds(schedule.duration) if schedule.duration else None)
 
 
 def _bounds(schedule: FaultSchedule, created: int) -> tuple[int, int | None]:
