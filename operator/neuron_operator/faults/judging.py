@@ -13,13 +13,13 @@ from typing import Any
 
 from neuron_device_model import catalog
 from neuron_device_model.efa import efa_devices
-from neuron_device_model.faults import FAULT_KINDS
+from neuron_device_model.faults import FAULT_KINDS, Place
 from pydantic import ValidationError
 
 from neuron_operator.conditions import Judgement
 from neuron_operator.faults import schedule
 from neuron_operator.faults.schedule import State
-from neuron_operator.resources import NeuronFaultSpec
+from neuron_operator.resources import FaultTarget, NeuronFaultSpec
 
 Json = dict[str, Any]
 
@@ -111,8 +111,12 @@ def _problem(fault: NeuronFaultSpec, *, nodes: Collection[str], spec: Mapping[st
         )
     if target.core is not None and target.chip is None:
         return _inactive("InvalidSpec", "spec.target.core is a core of a chip: add spec.target.chip")
-    if (fault.type == "LinkDown") != (target.peer is not None) or (target.peer is not None and target.chip is None):
-        return _inactive("InvalidSpec", "LinkDown has spec.target.chip and spec.target.peer, which no other type has")
+    if target.peer is not None and target.chip is None:
+        return _inactive("InvalidSpec", "spec.target.peer is the other end of a chip's link: add spec.target.chip")
+    places = FAULT_KINDS[fault.type].places
+    if _place(target) not in places:
+        text = f"{fault.type} is of one of {', '.join(sorted(places))}, not of a {_place(target)}: change spec.target"
+        return _inactive("InvalidSpec", text)
     try:
         kind = catalog.instance_type(spec["instanceType"])
     except catalog.UnknownInstanceType as error:
@@ -136,6 +140,16 @@ def _problem(fault: NeuronFaultSpec, *, nodes: Collection[str], spec: Mapping[st
         )
         return _inactive("UnknownCard", f"Node {node} is a {kind.name}, which {there}")
     return None
+
+
+def _place(target: FaultTarget) -> Place:
+    if target.peer is not None:
+        return "link"
+    if target.efa is not None:
+        return "efa"
+    if target.core is not None:
+        return "core"
+    return "node" if target.chip is None else "chip"
 
 
 def _numbers(count: int, what: str) -> str:
