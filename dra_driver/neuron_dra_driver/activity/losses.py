@@ -63,11 +63,18 @@ def trouble(faults: Iterable[Fault], view: Mapping[str, Any], *, physical_cores:
     )
 
 
-def advance(loss: Loss, found: Trouble | None, *, executions: Callable[[float], float], age: float) -> Loss:
-    """The loss at a later age, when it was all the time as it is now; `executions` by age, if all were well."""
-    if age <= loss.until:
+def advance(
+    loss: Loss, found: Trouble | None, *, executions: Callable[[float], float], born: float, now: float
+) -> Loss:
+    """The loss as it is now, when since the last look, or since these faults began, it was as it is now.
+
+    `executions` by age, if all were well; `born`: when the job began, in seconds since the epoch, as `now`.
+    """
+    age = now - born
+    until = loss.until if found is None else max(loss.until, found.since - born)
+    if age <= until:
         return loss
-    due = int(executions(age)) - int(executions(loss.until))
+    due = int(executions(age)) - int(executions(until))
     later = replace(loss, until=age)
     if found is None:
         return later

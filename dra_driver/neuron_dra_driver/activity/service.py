@@ -259,7 +259,7 @@ class ActivityService:
                 core_flops=flops,
             )
             found = self._trouble(place, now)
-            loss = self._lose(place, found, executions, since=wish.since, now=now)
+            loss = self._lose(place, found, executions, born=wish.since, now=now)
             return losses.suffered(well, loss, found, core_memory=core_memory) if loss else well
 
         return report
@@ -276,7 +276,7 @@ class ActivityService:
         found: losses.Trouble | None,
         executions: Callable[..., float],
         *,
-        since: float,
+        born: float,
         now: float,
     ) -> Loss | None:
         """What a job has lost until now; None of one that was never in trouble."""
@@ -285,10 +285,8 @@ class ActivityService:
         before = known.get(key)
         if before is None and found is None:
             return None
-        if before is None:
-            assert found
-            before = Loss(until=max(found.since - since, 0))
-        loss = losses.advance(before, found, executions=lambda age: executions(age=age), age=now - since)
+        before = before or Loss(until=0)
+        loss = losses.advance(before, found, executions=lambda age: executions(age=age), born=born, now=now)
         known[key] = loss
         if (loss.failed, loss.timed_out, loss.unbegun) != (before.failed, before.timed_out, before.unbegun):
             try:

@@ -70,7 +70,6 @@ def test_the_agent_imports_nothing_heavy() -> None:
     assert heavy.isdisjoint(loaded)
 
 
-
 async def page() -> tuple[int, bytes]:
     return 200, b"here\n"
 

@@ -42,6 +42,10 @@ def report(age: float, loss: Loss, trouble: Trouble | None) -> profiles.Report:
     return losses.suffered(well, loss, trouble, core_memory=MEMORY)
 
 
+def advance(loss: Loss, trouble: Trouble | None, age: float) -> Loss:
+    return losses.advance(loss, trouble, executions=executions, born=BEGIN, now=BEGIN + age)
+
+
 times = st.lists(st.tuples(st.floats(0.1, 500), st.sampled_from([None, FAILING, HANGING, SLOW])), max_size=20)
 
 
@@ -51,8 +55,8 @@ def test_counts_never_go_back_and_nothing_is_counted_twice(steps: list[tuple[flo
     before: dict[str, int] = {}
     for passed, trouble in steps:
         age += passed
-        loss = losses.advance(loss, trouble, executions=executions, age=age)
-        assert losses.advance(loss, trouble, executions=executions, age=age) == loss, "asked twice"
+        loss = advance(loss, trouble, age)
+        assert advance(loss, trouble, age) == loss, "asked twice"
         now = report(age, loss, trouble)
         counts = now["executions"] | {"hardware": now["errors"]["hardware"]}
         assert all(counts[name] >= count for name, count in before.items())
@@ -91,6 +95,14 @@ def test_a_leak_grows_until_the_core_is_full() -> None:
     (well, other) = used(0)
     assert used(0.1) == [well + int(0.1 * MEMORY), other]
     assert used(7) == [MEMORY, other]
+
+
+def test_nothing_is_lost_before_the_fault_however_long_nobody_looked() -> None:
+    """An agent keeps what was lost, and not when it looked last."""
+    later = replace(FAILING, since=BEGIN + 500)
+    for kept in (Loss(until=0), Loss(until=100, failed=3)):
+        loss = advance(kept, later, 600)
+        assert loss.failed - kept.failed == int(executions(600)) - int(executions(500))
 
 
 def test_losses_outlive_the_agent() -> None:
