@@ -438,6 +438,10 @@ def device_plugins(facts: Facts) -> Iterator[Finding]:
         yield Finding("device plugins", Verdict.OK, f"{count(len(there), 'node')} with {EXTENDED_RESOURCE}")
 
 
+BY_SCHEDULE = ("Scheduled", "Ended")
+"""Why a NeuronFault is not active that is right as it is."""
+
+
 def faults(facts: Facts) -> Iterator[Finding]:
     """Does every NeuronFault hit something."""
     if isinstance(facts.faults, Unanswered):
@@ -445,7 +449,7 @@ def faults(facts: Facts) -> Iterator[Finding]:
         return
     for fault in facts.faults:
         active = condition(fault, "Active")
-        if active.get("status") == "False":
+        if active.get("status") == "False" and active.get("reason") not in BY_SCHEDULE:
             name = fault["metadata"]["name"]
             yield Finding(f"fault {name}", Verdict.WARNING, said(active), f"correct it, or delete neuronfault {name}")
     if broken := [fault for fault in facts.faults if condition(fault, "Active").get("status") == "True"]:

@@ -312,20 +312,55 @@ def create_fault(
     kind: Annotated[str, typer.Option("--type", help="What is broken, as HBMUncorrectable or DeviceLost.")],
     chip: Annotated[int | None, typer.Option(min=0, help="Chip; left out: the whole node.")] = None,
     core: Annotated[int | None, typer.Option(min=0, help="Physical core of the chip; left out: all of it.")] = None,
-    effect: Annotated[str, typer.Option(help="None, NoSchedule or NoExecute.")] = "NoSchedule",
+    peer: Annotated[int | None, typer.Option(min=0, help="For LinkDown: the chip at the other end.")] = None,
+    efa: Annotated[int | None, typer.Option(min=0, help="For EFADown: the card; left out: all of them.")] = None,
+    effect: Annotated[
+        str | None, typer.Option(help="None, NoSchedule or NoExecute; left out: NoSchedule, None of what works worse.")
+    ] = None,
     message: Annotated[str | None, typer.Option(help="The cause in a sentence.")] = None,
+    events_per_minute: Annotated[int | None, typer.Option(min=1, help="Of corrected ECC errors.")] = None,
+    percent: Annotated[int | None, typer.Option(min=1, max=99, help="Of ThermalThrottle and MemoryLeak.")] = None,
+    after: Annotated[str | None, typer.Option(help="Break so much later, such as 90s.")] = None,
+    until: Annotated[str | None, typer.Option(help="Whole for good after so much time, such as 8h.")] = None,
+    lasting: Annotated[str | None, typer.Option("--for", help="Heal after so much time, such as 5m.")] = None,
+    every: Annotated[str | None, typer.Option(help="Break again and again; longer than --for.")] = None,
+    times: Annotated[int | None, typer.Option(min=1, help="With --every: so many times.")] = None,
+    mean_time_between: Annotated[
+        str | None, typer.Option(help="Break by chance, in the mean after so much time, such as 2h.")
+    ] = None,
+    mean_duration: Annotated[str | None, typer.Option(help="And heal, in the mean after so much time.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the chance: the same seed, the same times.")] = 0,
     output: Annotated[
         Format | None, typer.Option("--output", "-o", help="Only print the object, for `kubectl apply -f -`.")
     ] = None,
     kubeconfig: KubeconfigOption = None,
     context: ContextOption = None,
 ) -> None:
-    """Break a node, a chip or a core: its devices become unhealthy and get a taint."""
+    """Break hardware of a node, at once or by a schedule: its devices become unhealthy and get a taint."""
     from neuron_cli import faults, render
     from neuron_cli.facts import OUR_API
 
     try:
-        body = faults.manifest(name, node=node, chip=chip, core=core, kind=kind, effect=effect, message=message)
+        body = faults.manifest(
+            name,
+            node=node,
+            kind=kind,
+            place=faults.Place(chip=chip, core=core, peer=peer, efa=efa),
+            effect=effect,
+            message=message,
+            events_per_minute=events_per_minute,
+            percent=percent,
+            times=faults.Times(
+                start_after=after,
+                end_after=until,
+                duration=lasting,
+                repeat_every=every,
+                repeats=times,
+                mean_time_between=mean_time_between,
+                mean_duration=mean_duration,
+                seed=seed,
+            ),
+        )
     except faults.UnknownWord as unknown:
         raise failure(str(unknown)) from None
     if output is not None:
@@ -340,16 +375,80 @@ def create_fault(
 
 @fault_app.command("delete")
 def delete_fault(
-    name: Annotated[str, typer.Argument(help="Name of the NeuronFault.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Names of NeuronFaults.")] = None,
+    scenario: Annotated[str | None, typer.Option(help="All that a replay of this scenario made.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
     kubeconfig: KubeconfigOption = None,
     context: ContextOption = None,
 ) -> None:
-    """Heal what a fault broke."""
+    """Heal what faults broke."""
+    from neuron_operator.names import LABEL_SCENARIO
+
     from neuron_cli.facts import OUR_API
 
-    with connected(kubeconfig, context, doing="deleting the fault") as cluster:
-        cluster.delete(f"{OUR_API}/neuronfaults/{name}")
-    print(f"{name} deleted")
+    if [bool(names), scenario is not None, everything].count(True) != 1:
+        raise failure("say which: names of NeuronFaults, or --scenario NAME, or --all")
+    with connected(kubeconfig, context, doing="deleting faults") as cluster, installed():
+        if not names:
+            selector = {"labelSelector": f"{LABEL_SCENARIO}={scenario}"} if scenario else {}
+            found = cluster.items(f"{OUR_API}/neuronfaults", **selector)
+            names = [fault["metadata"]["name"] for fault in found]
+        for name in names:
+            cluster.delete(f"{OUR_API}/neuronfaults/{name}")
+            print(f"{name} deleted")
+    if not names:
+        print("Nothing to delete; `neuron-sim fault list` says what is broken.")
+
+
+@fault_app.command("replay")
+def replay_faults(
+    file: Annotated[str, typer.Argument(help="The scenario: docs/faults.md#scenarios.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn: the same seed, the same day.")] = 0,
+    speed: Annotated[float, typer.Option(min=0.01, max=10000, help="So many times as fast.")] = 1,
+    node: Annotated[
+        list[str] | None, typer.Option(help="Only this node; NAME=TYPE with --dry-run needs no cluster. Repeatable.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the timeline, break nothing.")] = False,
+    output: OutputOption = Output.TABLE,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+) -> None:
+    """Replay a bad day: a NeuronFault for each thing that breaks, with its times. It goes on without this command."""
+    from datetime import UTC, datetime
+
+    from neuron_device_model.catalog import UnknownInstanceType
+
+    from neuron_cli import render, scenarios
+    from neuron_cli.facts import OUR_API
+
+    given = dict(word.partition("=")[::2] for word in node or ())
+    try:
+        scenario = scenarios.read(file)
+        if dry_run and given and all(given.values()):
+            occurrences = scenarios.timeline(scenario, seed=seed, nodes=scenarios.typed(given))
+        else:
+            with connected(kubeconfig, context, doing="reading the nodes") as cluster, installed():
+                there = cluster.items(f"{OUR_API}/neuronnodes")
+            types = {item["metadata"]["name"]: item["spec"]["instanceType"] for item in there}
+            chosen = {name: kind for name, kind in types.items() if not given or name in given}
+            occurrences = scenarios.timeline(scenario, seed=seed, nodes=scenarios.typed(chosen))
+    except (scenarios.BadScenario, UnknownInstanceType) as bad:
+        raise failure(str(bad)) from None
+    if occurrences:
+        render.table([scenarios.row(one, speed=speed) for one in occurrences], output=output)
+    elif output is Output.JSON:
+        print("[]")
+    if dry_run:
+        return
+    start = datetime.now(UTC)
+    with connected(kubeconfig, context, doing="creating the faults") as cluster, installed():
+        for body in scenarios.manifests(scenario, occurrences, start=start, speed=speed):
+            cluster.create(f"{OUR_API}/neuronfaults", body)
+    if output is Output.TABLE:
+        print(
+            f"{len(occurrences)} faults, from now on: `neuron-sim fault list` shows them, `neuron-sim fault delete"
+            f" --scenario {scenario.name}` ends it"
+        )
 
 
 @app.command()

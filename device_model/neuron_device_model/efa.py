@@ -15,7 +15,7 @@ from typing import Any
 
 from neuron_device_model.advertise import SIMULATED_ATTRIBUTE, device_group_attributes
 from neuron_device_model.catalog import InstanceType
-from neuron_device_model.faults import Fault, taints
+from neuron_device_model.faults import Fault, taints, whole_node
 
 DRANET = "dra.net"
 MODEL = "Elastic Fabric Adapter (EFA)"
@@ -63,11 +63,22 @@ def efa_devices(instance_type: InstanceType) -> tuple[EfaDevice, ...]:
 
 def offered(instance_type: InstanceType, *, faults: Iterable[Fault] = ()) -> tuple[dict[str, Any], ...]:
     """The cards as resource.k8s.io/v1 devices. A broken chip leaves its card whole; a broken node does not."""
-    tainted = taints(fault for fault in faults if fault.chip is None)
-    return tuple(
-        {"name": card.name, "attributes": _attributes(instance_type, card), **({"taints": tainted} if tainted else {})}
-        for card in efa_devices(instance_type)
-    )
+    known = tuple(faults)
+    devices = []
+    for card in efa_devices(instance_type):
+        tainted = taints(fault for fault in known if whole_node(fault) or _is_down(card, fault))
+        devices.append(
+            {
+                "name": card.name,
+                "attributes": _attributes(instance_type, card),
+                **({"taints": tainted} if tainted else {}),
+            }
+        )
+    return tuple(devices)
+
+
+def _is_down(card: EfaDevice, fault: Fault) -> bool:
+    return fault.type == "EFADown" and fault.efa in (None, card.verbs)
 
 
 def _attributes(instance_type: InstanceType, card: EfaDevice) -> dict[str, dict[str, Any]]:

@@ -35,6 +35,14 @@ def ultraserver_set(ultraserver: str, servers: int, number: int) -> str:
     return _letters("ultraserver-set", f"{ultraserver}/{servers}/{number}")
 
 
+def serial_number(instance_id: str, chip: int) -> int:
+    """A chip's 64-bit serial number: that of its file in sysfs (`neuron_runtime.sysfs_tree` has the same)."""
+    digest = 0xCBF29CE484222325
+    for byte in f"{instance_id}/{chip}".encode():
+        digest = (digest ^ byte) * 0x100000001B3 % (1 << 64)
+    return digest
+
+
 def _digits(kind: str, key: str) -> str:
     return sha256(f"{kind}/{key}".encode()).hexdigest()[:EC2_ID_DIGITS]
 

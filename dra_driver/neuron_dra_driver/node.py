@@ -18,7 +18,7 @@ from neuron_device_model.catalog import (
     instance_type,
     sdk_release,
 )
-from neuron_device_model.faults import Fault
+from neuron_device_model.faults import Fault, read
 from neuron_device_model.partitions import Part, part
 from neuron_device_model.ultraserver import Seat
 
@@ -78,24 +78,12 @@ def from_neuron_node(neuron_node: Mapping[str, Any]) -> SimulatedNode:
         partitions=spec.get("partitions") or "none",
         devices=spec.get("devices") or "chips",
         resources=spec.get("resources") or "DRA",
-        faults=tuple(_fault(fault) for fault in spec.get("faults") or ()),
+        faults=tuple(read(fault) for fault in spec.get("faults") or ()),
     )
 
 
 def _seat(found: Mapping[str, Any] | None) -> Seat | None:
     return Seat(found["id"], found["size"], found["node"]) if found else None
-
-
-def _fault(fault: Mapping[str, Any]) -> Fault:
-    return Fault(
-        name=fault["name"],
-        type=fault["type"],
-        chip=fault.get("chip"),
-        core=fault.get("core"),
-        effect=fault["effect"],
-        message=fault.get("message") or "",
-        since=fault["since"],
-    )
 
 
 def standalone(

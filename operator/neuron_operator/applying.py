@@ -14,7 +14,7 @@ from typing import TypeVar
 from neuron_operator import kube, metrics
 from neuron_operator.fleet import Fleet
 from neuron_operator.kube import Api, ApiError, Conflict, NotFound
-from neuron_operator.planning import Deletion, FaultStatus, NodeLabels, Plan, PoolStatus
+from neuron_operator.planning import Deletion, FaultStatus, NodeHealth, NodeLabels, Plan, PoolStatus
 
 T = TypeVar("T")
 
@@ -37,6 +37,7 @@ async def apply(plan: Plan, *, api: Api, fleet: Fleet) -> int:
     if unsent == 0:
         failed += await each(plan.statuses, writer.write_status, "NeuronNodePool", "patch")
         failed += await each(plan.fault_statuses, writer.write_fault_status, "NeuronFault", "patch")
+        failed += await each(plan.node_health, writer.write_health, "Node", "patch")
     return failed + unsent
 
 
@@ -102,6 +103,10 @@ class _Writer:
         # there already: sent by an operator that was stopped before it wrote the status
         with suppress(Conflict):
             await self._api.create(kube.EVENTS, event)
+
+    async def write_health(self, health: NodeHealth) -> None:
+        with suppress(NotFound):  # deleted meanwhile
+            self._fleet.nodes.observe(await self._api.patch_conditions(health.node, health.conditions))
 
     async def write_status(self, status: PoolStatus) -> None:
         with suppress(NotFound):  # deleted meanwhile

@@ -8,6 +8,7 @@ write that fails, and faults that were made while nobody watched.
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from neuron_operator import faults, kube, names
@@ -50,7 +51,7 @@ class Breaking:
                 await self._bring(node)
 
     async def _bring(self, node: str) -> None:
-        wished = broken(self._fleet, node)
+        wished = broken(self._fleet, node, now=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         if wished is None:
             return
         try:
@@ -59,8 +60,8 @@ class Breaking:
             logger.warning("faults of node %s are not told yet, the next plan will: %s", node, error)
 
 
-def broken(fleet: Fleet, node: str) -> Json | None:
-    """A node's NeuronNode with the faults that it has; None where there is none, or where it says so already."""
+def broken(fleet: Fleet, node: str, *, now: str) -> Json | None:
+    """A node's NeuronNode with its faults at this time, RFC 3339; None where there is none, or it says so already."""
     item = fleet.neuron_nodes.get(node)
     if item is None or names.LABEL_POOL not in (item["metadata"].get("labels") or {}):
         return None
@@ -69,7 +70,7 @@ def broken(fleet: Fleet, node: str) -> Json | None:
             (fault["spec"].get("target") or {}).get("nodeName") == node and "deletionTimestamp" not in fault["metadata"]
         )
     )
-    verdicts = faults.judge(on_it, nodes={node}, specs={node: item["spec"]})
+    verdicts = faults.judge(on_it, nodes={node}, specs={node: item["spec"]}, now=now)
     wished = with_faults(unchanged(item), verdicts.by_node.get(node, ()))
     return None if wished["spec"] == item["spec"] or "deletionTimestamp" in item["metadata"] else wished
 

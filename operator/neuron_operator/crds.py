@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import yaml
 from neuron_device_model import catalog
+from neuron_device_model.faults import GRADED, RATED
 from pydantic import BaseModel
 
 from neuron_operator import names
@@ -198,6 +199,54 @@ def _fault_rules() -> list[Json]:
             "self.type != 'DeviceLost' || !has(self.target.core)",
             "DeviceLost is a chip that is gone, or all of the node's: leave target.core out",
         ),
+        _rule(
+            "self.type != 'DriverFailed' || (!has(self.target.chip) && !has(self.target.core))",
+            "DriverFailed is of the whole node: leave target.chip and target.core out",
+        ),
+        _rule(
+            "(self.type == 'LinkDown') == has(self.target.peer)",
+            "target.peer is the other end of a link: LinkDown needs target.chip and target.peer, others have no peer",
+        ),
+        _rule(
+            "!has(self.target.peer) || (has(self.target.chip) && !has(self.target.core)"
+            " && self.target.chip != self.target.peer)",
+            "a link joins two chips: give target.chip and target.peer, which differ, and no target.core",
+        ),
+        _rule(
+            "self.type == 'EFADown' ? !has(self.target.chip) && !has(self.target.core) : !has(self.target.efa)",
+            "target.efa is for EFADown, which has neither target.chip nor target.core",
+        ),
+        _rule(
+            f"!has(self.eventsPerMinute) || self.type in {_cel_list(RATED)}",
+            f"eventsPerMinute is for {' and '.join(RATED)}: leave it out",
+        ),
+        _rule(
+            f"!has(self.percent) || self.type in {_cel_list(GRADED)}",
+            f"percent is for {' and '.join(GRADED)}: leave it out",
+        ),
+    ]
+
+
+def _schedule_rules() -> list[Json]:
+    return [
+        _rule(
+            "!has(self.startTime) || !has(self.startAfter)",
+            "startTime and startAfter say the same: leave one of them out",
+        ),
+        _rule("!has(self.endTime) || !has(self.endAfter)", "endTime and endAfter say the same: leave one of them out"),
+        _rule(
+            "!has(self.repeatEvery) || (has(self.duration) && duration(self.duration) < duration(self.repeatEvery))",
+            "repeatEvery needs a duration that is shorter",
+        ),
+        _rule("!has(self.repeats) || has(self.repeatEvery)", "repeats needs repeatEvery"),
+        _rule(
+            "!has(self.random) || (!has(self.duration) && !has(self.repeatEvery))",
+            "random draws the times itself: leave duration, repeatEvery and repeats out",
+        ),
+        _rule(
+            "!has(self.random) || duration(self.random.meanTimeBetween) >= duration('10s')",
+            "random.meanTimeBetween is at least 10s",
+        ),
     ]
 
 
@@ -310,11 +359,13 @@ def _node_crd() -> Json:
 def _fault_crd() -> Json:
     spec = structural(NeuronFaultSpec)
     spec["x-kubernetes-validations"] = _fault_rules()
+    spec["properties"]["schedule"]["x-kubernetes-validations"] = _schedule_rules()
     return _crd(
         kind="NeuronFault",
         plural="neuronfaults",
         short_name="nf",
-        description="Hardware that is broken: its devices get a taint and become unhealthy until this is deleted.",
+        description="Hardware that is broken: its devices get a taint and become unhealthy until this is deleted, or"
+        " as its schedule says.",
         spec=spec,
         status=structural(NeuronFaultStatus),
         rules=[],
@@ -326,6 +377,7 @@ def _fault_crd() -> Json:
             _column("Effect", ".spec.effect"),
             _column("Active", '.status.conditions[?(@.type=="Active")].status'),
             _column("Reason", '.status.conditions[?(@.type=="Active")].reason', wide=True),
+            _column("Next", ".status.nextChange", wide=True),
             _column("Age", ".metadata.creationTimestamp", "date"),
         ],
     )

@@ -7,7 +7,7 @@ shares the loop with kopf.
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -119,6 +119,10 @@ class Api(Protocol):
         """Merge into an object's status, if it is still of this resource version."""
         ...
 
+    async def patch_conditions(self, node: str, conditions: Sequence[Json]) -> Json:
+        """Patch some of a node's conditions, by their types; the others stay."""
+        ...
+
     async def delete(
         self, resource: Resource, name: str, *, namespace: str | None = None, uid: str | None = None
     ) -> None:
@@ -188,6 +192,16 @@ class Kube:
             body={"status": status, **({"metadata": {"resourceVersion": version}} if version else {})},
             query={"fieldManager": names.FIELD_MANAGER},
             content_type="application/merge-patch+json",
+        )
+
+    async def patch_conditions(self, node: str, conditions: Sequence[Json]) -> Json:
+        """Patch some of a node's conditions, by their types; the others stay."""
+        return await self._call(
+            "PATCH",
+            NODES.path(name=node, subresource="status"),
+            body={"status": {"conditions": list(conditions)}},
+            query={"fieldManager": names.FIELD_MANAGER},
+            content_type="application/strategic-merge-patch+json",
         )
 
     async def annotate_node(self, name: str, annotations: Mapping[str, str | None], *, manager: str) -> None:

@@ -68,7 +68,14 @@ FINALIZER_ULTRASERVERS: Final = "neuron-sim.dev/ultraservers"
 LABEL_WORKLOAD: Final = "neuron-sim.dev/ultraserver-workload"
 ANNOTATION_WORKLOAD_ID: Final = "neuron-sim.dev/workload-id"
 ANNOTATION_DIGEST: Final = "neuron-sim.dev/digest"
+# On NeuronFaults that a scenario made: its name
+LABEL_SCENARIO: Final = "neuron-sim.dev/scenario"
 # On nodes that are held for a gang of pods
 TAINT_RESERVED: Final = "neuron-sim.dev/reserved"
+
+# AWS's node problem detector (src/k8/neuron-problem-detector), and EKS's node monitoring agent
+CONDITION_NEURON_HEALTH: Final = "NeuronHealth"
+CONDITION_ACCELERATED_HARDWARE: Final = "AcceleratedHardwareReady"
+CONDITIONS_HEALTH: Final = (CONDITION_NEURON_HEALTH, CONDITION_ACCELERATED_HARDWARE)
 
 TAINT_CONTROL_PLANE: Final = "node-role.kubernetes.io/control-plane"

@@ -17,6 +17,18 @@ from neuron_operator import names
 
 
 @dataclass(frozen=True, slots=True)
+class HealthCondition:
+    """A condition of a node that tells of its Neuron devices."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    since: str
+    """When the status last changed."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFacts:
     """One node, as far as pools are concerned."""
 
@@ -40,6 +52,8 @@ class NodeFacts:
     """Key, value and effect of each."""
     made_for: str | None = None
     """UID of the NeuronNodePool that this node was made for; None: nobody's virtual node."""
+    health: tuple[HealthCondition, ...] = ()
+    """Of the types that are ours to write (`faults.node_health`)."""
 
     @property
     def natural_labels(self) -> dict[str, str]:
@@ -86,6 +100,17 @@ def node_facts(node: Mapping[str, Any]) -> NodeFacts:
             for taint in spec.get("taints") or ()
         ),
         made_for=None if maker is None else str(maker["uid"]),
+        health=tuple(
+            HealthCondition(
+                type=found["type"],
+                status=found["status"],
+                reason=found.get("reason") or "",
+                message=found.get("message") or "",
+                since=found.get("lastTransitionTime") or "",
+            )
+            for found in sorted(status.get("conditions") or (), key=lambda found: str(found.get("type")))
+            if found.get("type") in names.CONDITIONS_HEALTH
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from neuron_device_model import catalog
 from neuron_operator import conditions, faults, foreign, names, virtual_nodes
 from neuron_operator.conditions import Judgement, listing
 from neuron_operator.expansion import Share, neuron_node, placed, share_out, unchanged
+from neuron_operator.faults import node_health
 from neuron_operator.foreign import Finding
 from neuron_operator.labels import KeptLabel, label_change, lingering_labels, wished_labels
 from neuron_operator.nodes import NodeFacts
@@ -90,6 +91,14 @@ class FaultStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeHealth:
+    """Conditions of a node, as a strategic merge patch has them."""
+
+    node: str
+    conditions: Sequence[Json]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to write, in this order."""
 
@@ -101,13 +110,16 @@ class Plan:
     events: tuple[Json, ...] = ()
     statuses: tuple[PoolStatus, ...] = ()
     fault_statuses: tuple[FaultStatus, ...] = ()
+    node_health: tuple[NodeHealth, ...] = ()
     refusal: tuple[Finding, ...] = ()
     """Findings that keep all pools from growing. Not something to write."""
+    next_change: int | None = None
+    """When the next plan is due though nothing happens, in seconds since the epoch. Not something to write."""
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to write."""
-        statuses = self.statuses or self.fault_statuses
+        statuses = self.statuses or self.fault_statuses or self.node_health
         nodes = self.node_deletions or self.new_nodes
         return not (self.deletions or nodes or self.neuron_nodes or self.labels or self.events or statuses)
 
@@ -143,6 +155,7 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
         broken,
         nodes={node.name for node in snapshot.nodes},
         specs={name: item["spec"] for name, item in healthy.items()},
+        now=now,
     )
     wished = {
         name: _with_workload(with_faults(item, verdicts.by_node.get(name, ())), snapshot.workload_ids.get(name))
@@ -212,10 +225,20 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
     for fault in broken:
         name = fault["metadata"]["name"]
         judgement = verdicts.conditions[name]
-        status = _fault_status(fault, judgement, now=now)
-        if status != (fault.get("status") or {}):
-            fault_statuses.append(FaultStatus(name, status))
+        old = fault.get("status") or {}
+        status = _fault_status(fault, judgement, verdicts.times.get(name, {}), now=now)
+        if status != old:
+            # what is left out of a merge stays
+            fault_statuses.append(FaultStatus(name, {**dict.fromkeys(old.keys() - status.keys()), **status}))
             events += conditions.transition_events([judgement], of=fault, kind="NeuronFault", now=now)
+    healths: list[NodeHealth] = []
+    for node in snapshot.nodes:
+        if node.name in leaving:
+            continue
+        known = node_health.health(wished[node.name]["spec"], node=node.name) if node.name in wished else ()
+        if entries := node_health.patch(node, known, now=now):
+            healths.append(NodeHealth(node.name, entries))
+            events += node_health.events(node, entries, now=now)
     return Plan(
         deletions=tuple(deletions),
         node_deletions=tuple(Deletion(node.name, node.uid) for node in surplus),
@@ -225,7 +248,9 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
         events=tuple(events),
         statuses=tuple(statuses),
         fault_statuses=tuple(fault_statuses),
+        node_health=tuple(healths),
         refusal=refusal,
+        next_change=verdicts.next_change,
     )
 
 
@@ -506,10 +531,11 @@ def _status(
     }
 
 
-def _fault_status(fault: Json, judgement: Judgement, *, now: str) -> Json:
+def _fault_status(fault: Json, judgement: Judgement, times: Mapping[str, str], *, now: str) -> Json:
     old = (fault.get("status") or {}).get("conditions") or []
     generation = fault["metadata"].get("generation", 1)
     return {
         "observedGeneration": generation,
         "conditions": conditions.merge([judgement], old=old, generation=generation, now=now),
+        **times,
     }

@@ -48,6 +48,8 @@ class Reconciler:
         self._listed_at = 0.0
         self._failures = 0
         self._rest = 0.0
+        self._plan_at: float | None = None
+        """When a fault breaks or heals by its schedule, in seconds since the epoch."""
 
     def wake(self, *, relist: bool = False) -> None:
         """Something changed; ``relist`` where deletions may have gone unseen."""
@@ -78,6 +80,7 @@ class Reconciler:
                 snapshot = self._fleet.snapshot()
                 if snapshot is not None:
                     done = await self._plan(snapshot)
+                    self._plan_at = done.next_change
                     failed = await applying.apply(done, api=self._api, fleet=self._fleet)
                     if done.new_nodes:
                         self._changed.set()  # what they become is the next plan's
@@ -119,6 +122,8 @@ class Reconciler:
             await asyncio.sleep(_BACKOFF[min(self._failures, len(_BACKOFF)) - 1])
             return
         idle = max(0.0, min(self._look_at, self._list_at) - time.monotonic())
+        if self._plan_at is not None:
+            idle = min(idle, max(0.0, self._plan_at - time.time()))
         try:
             async with asyncio.timeout(idle):
                 await self._changed.wait()

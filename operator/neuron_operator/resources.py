@@ -19,7 +19,23 @@ Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Partitions = Literal["none", "logical", "physical"]
 Devices = Literal["chips", "node", "both"]
 Road = Literal["DRA", "DevicePlugin"]
-FaultType = Literal["SRAMUncorrectable", "HBMUncorrectable", "NCUncorrectable", "DMAError", "Hang", "DeviceLost"]
+Duration = Annotated[str, Field(max_length=32, pattern=r"^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,7}s)?$", min_length=2)]
+FaultType = Literal[
+    "SRAMUncorrectable",
+    "HBMUncorrectable",
+    "HBMRepairable",
+    "NCUncorrectable",
+    "DMAError",
+    "Hang",
+    "LinkDown",
+    "DeviceLost",
+    "DriverFailed",
+    "EFADown",
+    "HBMCorrectable",
+    "SRAMCorrectable",
+    "ThermalThrottle",
+    "MemoryLeak",
+]
 FaultEffect = Literal["None", "NoSchedule", "NoExecute"]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
 LabelValue = Annotated[str, Field(max_length=63)]
@@ -203,9 +219,13 @@ class NodeFault(Model):
     core: int | None = Field(
         default=None, ge=0, le=127, description="Physical NeuronCore of the chip. Absent: the whole chip."
     )
+    peer: int | None = Field(default=None, ge=0, le=127, description="Chip at the other end of a link.")
+    efa: int | None = Field(default=None, ge=0, le=63, description="EFA card. Absent: all of the node's, or none.")
     effect: FaultEffect = Field(description="Effect of the taint on the devices that are hit.")
     message: str = Field(max_length=1024, description="The cause in a sentence.")
     since: Timestamp = Field(description="Since when it is broken.")
+    events_per_minute: int | None = Field(default=None, ge=1, le=6000, description="How often an error is corrected.")
+    percent: int | None = Field(default=None, ge=1, le=99, description="How much of it.")
 
 
 class UltraServerSeat(Model):
@@ -301,20 +321,75 @@ class FaultTarget(Model):
         le=127,
         description="Physical NeuronCore that is broken, numbered from 0 in the chip. Absent: the whole chip.",
     )
+    peer: int | None = Field(
+        default=None, ge=0, le=127, description="For LinkDown: the chip at the other end of the link."
+    )
+    efa: int | None = Field(
+        default=None,
+        ge=0,
+        le=63,
+        description="For EFADown: the card, numbered from 0 by PCI addresses. Absent: all cards of the node.",
+    )
+
+
+class FaultRandom(Model):
+    """Times that are drawn: exponentially distributed, and the same for the same seed."""
+
+    seed: int = Field(default=0, ge=0, le=2147483647, description="Another seed, other times.")
+    mean_time_between: Duration = Field(description="Mean time from healthy to broken, such as 2h; at least 10s.")
+    mean_duration: Duration = Field(description="Mean time from broken to healthy, such as 90s.")
+
+
+class FaultSchedule(Model):
+    """When it is broken. Without any of it: from the NeuronFault's creation to its deletion."""
+
+    start_time: Timestamp | None = Field(default=None, description="When it breaks for the first time.")
+    start_after: Duration | None = Field(
+        default=None, description="The same, counted from the NeuronFault's creation, such as 90s or 1h30m."
+    )
+    end_time: Timestamp | None = Field(default=None, description="From when on it is whole for good.")
+    end_after: Duration | None = Field(default=None, description="The same, counted from the NeuronFault's creation.")
+    duration: Duration | None = Field(default=None, description="How long it is broken. Absent: until the end.")
+    repeat_every: Duration | None = Field(
+        default=None, description="From one break to the next; longer than duration, which it needs."
+    )
+    repeats: int | None = Field(
+        default=None, ge=1, le=100000, description="How many times it breaks, with repeatEvery. Absent: for ever."
+    )
+    random: FaultRandom | None = Field(
+        default=None, description="Breaks and heals by chance, instead of duration, repeatEvery and repeats."
+    )
 
 
 class NeuronFaultSpec(Model):
-    """What is broken. Deleting the NeuronFault heals it."""
+    """What is broken, and when. Deleting the NeuronFault heals it."""
 
     target: FaultTarget = Field(description="The hardware that is broken.")
-    type: FaultType = Field(description="What is broken: the Neuron driver's hardware errors, or the device is gone.")
-    effect: FaultEffect = Field(
-        default="NoSchedule",
+    type: FaultType = Field(
+        description="What is broken: an error of the Neuron driver's, a lost device, link, card or driver, or hardware"
+        " that works worse: HBMCorrectable, SRAMCorrectable, ThermalThrottle, MemoryLeak."
+    )
+    effect: FaultEffect | None = Field(
+        default=None,
         description="Effect of the taint on every device that contains what is broken: None only shows it, NoSchedule"
-        " keeps new pods away, NoExecute also evicts those that have the device.",
+        " keeps new pods away, NoExecute also evicts those that have the device. Absent: NoSchedule for what is broken,"
+        " None for what works worse.",
     )
     message: str | None = Field(
         default=None, max_length=1024, description="The cause in a sentence, for conditions and Events."
+    )
+    events_per_minute: int | None = Field(
+        default=None, ge=1, le=6000, description="Of HBMCorrectable and SRAMCorrectable: how often. Absent: 6."
+    )
+    percent: int | None = Field(
+        default=None,
+        ge=1,
+        le=99,
+        description="Of ThermalThrottle: how much slower, absent: 50. Of MemoryLeak: of a core's memory each minute,"
+        " absent: 5.",
+    )
+    schedule: FaultSchedule | None = Field(
+        default=None, description="When it is broken. Absent: until this NeuronFault is deleted."
     )
 
 
@@ -330,3 +405,5 @@ class NeuronFaultStatus(Model):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         description="Active.",
     )
+    active_since: Timestamp | None = Field(default=None, description="Since when it is broken, while it is.")
+    next_change: Timestamp | None = Field(default=None, description="When it heals or breaks next, by its schedule.")

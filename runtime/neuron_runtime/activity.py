@@ -105,8 +105,11 @@ class Connection:
                 self.close()
         return False
 
-    def ask(self) -> Sequence[Report] | None:
-        """The reports of all processes on these cores; None when nobody answers."""
+    def ask(self) -> Mapping[str, Any] | None:
+        """The reports of all `processes` on these cores, and the ECC counters of the devices (`hardware`).
+
+        None when nobody answers.
+        """
         if not self.send({"ask": "activity"}) or self._socket is None:
             return None
         answer = bytearray()
@@ -116,9 +119,9 @@ class Connection:
                 if not part:
                     raise ConnectionError
                 answer += part
-            found: dict[str, Sequence[Report]] = json.loads(answer)
-            return found["processes"]
-        except (OSError, ValueError, KeyError):
+            found: dict[str, Any] = json.loads(answer)
+            return found if "processes" in found else None
+        except (OSError, ValueError):
             self.close()
             return None
 

@@ -9,7 +9,7 @@ from neuron_runtime.observed import CORE_MEMORY, ERRORS, EXECUTIONS, HOST_MEMORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 USAGE = """\
@@ -29,6 +29,8 @@ Options:
   --memory-growth SIZE   So much more each second on each core, until it is full: then it ends as the runtime does.
   --inject NAME=N        So many errors a second: generic, numerical, transient, model, runtime, hardware, or
                          timed_out, incorrect_input, failed_to_queue. May be given several times.
+  --exit-on-error        When an execution fails on broken hardware, end with the runtime's status as most programs do;
+                         without it the load goes on, and counts what fails.
   --model NAME           What the loaded model is called; default neuron-sim-load.
   --tag TEXT             Instead of NEURON_PROCESS_TAG.
   --interval TIME        Between two reports; default 1s.
@@ -53,12 +55,43 @@ class UsageError(Exception):
     """The command line is wrong; the message says how to write it."""
 
 
+class Damage:
+    """What broken hardware does to a load: how long it worked, and how long it failed, added up from look to look."""
+
+    __slots__ = ("_at", "failed", "failing", "leaked", "slower", "worked")
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self.worked = 0.0
+        """Seconds, at full speed."""
+        self.failed: dict[str, float] = {}
+        """Seconds by what failed executions are counted as."""
+        self.failing = ""
+        """As what executions that fail now are counted; empty: they do not."""
+        self.slower = 0.0
+        """Percent."""
+        self.leaked = 0.0
+        """The part of a core's memory that is lost: it comes back with another process only."""
+
+    def look(self, t: float, faults: Sequence[Mapping[str, Any]]) -> None:
+        """`t` seconds after the begin these faults are there; since the last look it was as it was then."""
+        passed, self._at = t - self._at, t
+        if self.failing:
+            self.failed[self.failing] = self.failed.get(self.failing, 0) + passed
+        else:
+            self.worked += passed * (100 - self.slower) / 100
+        self.failing = next((fault["counts_as"] for fault in faults if fault["status"]), "")
+        self.slower = max((fault["slower"] for fault in faults), default=0)
+        self.leaked += passed / 60 * sum(fault["leak"] for fault in faults) / 100
+
+
 class Plan:
     """A load, as the command line has it."""
 
     __slots__ = (
         "cores",
         "duration",
+        "exit_on_error",
         "growth",
         "help",
         "inject",
@@ -86,6 +119,7 @@ class Plan:
         self.interval = 1.0
         self.duration: float | None = None
         self.help = False
+        self.exit_on_error = False
 
     def utilization(self, t: float) -> float:
         """Percent of each core, `t` seconds after the begin."""
@@ -104,27 +138,31 @@ class Plan:
             "tensors": self.memory + int(self.growth * t),
         }
 
-    def process(self, t: float, *, cores: Sequence[int]) -> dict[str, Any]:
+    def process(self, t: float, *, cores: Sequence[int], damage: Damage) -> dict[str, Any]:
         """What a report says of the process."""
         errors = {name: int(self.inject.get(name, 0) * t) for name in ERRORS}
         executions = {name: int(self.inject.get(name, 0) * t) for name in EXECUTIONS}
         for name, count in errors.items():
             executions[_OF_STATUS[name]] += count
-        executions["completed"] = int(self.rate * t)
+        executions["completed"] = int(self.rate * damage.worked)
+        for name, lost in damage.failed.items():
+            executions[name] += int(self.rate * lost)
+            errors["hardware"] += int(self.rate * lost)
         return {
             "host": {**dict.fromkeys(HOST_MEMORY, 0), **_HOST},
             "executions": executions,
             "errors": errors,
-            "latency": self._latencies(t),
+            "latency": None if damage.failing else self._latencies(t, slower=damage.slower),
             "models": [self._model(number, core) for number, core in enumerate(cores)],
         }
 
-    def _latencies(self, t: float) -> dict[str, dict[str, float]] | None:
+    def _latencies(self, t: float, *, slower: float) -> dict[str, dict[str, float]] | None:
         if not self.rate:
             return None
         median = self.latency
         if median is None:
             median = max(self.utilization(t), 1) / 100 / self.rate
+        median *= 100 / (100 - slower)
         device = {name: round(part * median, 9) for name, part in zip(PERCENTILES, _SPREAD)}  # noqa: B905
         return {"total": {name: round(1.05 * value, 9) for name, value in device.items()}, "device": device}
 
@@ -149,6 +187,9 @@ def parse_arguments(arguments: Sequence[str]) -> Plan:
         if option in ("-h", "--help"):
             plan.help = True
             return plan
+        if option == "--exit-on-error" and not has_value:
+            plan.exit_on_error = True
+            continue
         if option not in _OPTIONS:
             raise UsageError(f"unknown option {option}: neuron-sim-load --help lists them")
         if not has_value:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from neuron_runtime.observed import Process
 
     Group = dict[str, Any]
+    Counts = Mapping[int, Mapping[str, int]]
 
+_ECC = ("mem_ecc_corrected", "mem_ecc_uncorrected", "sram_ecc_uncorrected", "sram_ecc_corrected")
 _NO_DEVICES = "no neuron device available"
 
 
@@ -85,16 +87,16 @@ def neuroncore_counters(process: Process, view: View) -> Group:
     }
 
 
-def hardware_counters(view: View | None) -> Group:
-    """ECC events of each device. Simulated devices have none of themselves."""
+def hardware_counters(view: View | None, now: Counts, before: Counts) -> Group:
+    """ECC events of each device between two looks: AWS's exporter adds up what the records say."""
     return {
         "neuron_devices": [
             {
                 "neuron_device_index": device["index"],
-                "mem_ecc_corrected": 0,
-                "mem_ecc_uncorrected": 0,
-                "sram_ecc_uncorrected": 0,
-                "sram_ecc_corrected": 0,
+                **{
+                    event: now.get(device["index"], {}).get(event, 0) - before.get(device["index"], {}).get(event, 0)
+                    for event in _ECC
+                },
             }
             for device in (view["devices"] if view else ())
         ]

@@ -88,7 +88,7 @@ def run(
     if "h" in flags:
         return Result(stdout=HELP)
     try:
-        given = views.given(run_root)
+        given = views.visible(views.given(run_root))
     except nrt.ViewError as error:
         return _failed("Failed to read the simulated devices", error, stderr_is_terminal)
     view = views.merge([view for _, view in given])

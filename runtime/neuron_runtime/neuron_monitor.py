@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
+    from neuron_device_model.view import View
+
     from neuron_runtime.monitor_config import Config
     from neuron_runtime.observed import Process
 
@@ -126,11 +128,14 @@ class Monitor:
 
     def __init__(self, config: Config, *, run_root: str = nrt.RUN_ROOT, proc_root: str = processes.PROC_ROOT) -> None:
         now = time.monotonic()
-        given = views.given(run_root)
+        self._given = views.given(run_root)
         self._config = config
         self._proc_root = proc_root
-        self._view = views.merge([view for _, view in given])
-        self._observer = Observer(given, proc_root=proc_root)
+        self._observer = Observer(self._given, proc_root=proc_root)
+        self._view = views.merge([view for _, view in self._given])
+        """All that the container was given."""
+        self._ecc: dict[int, dict[str, int]] = {}
+        """The counters as they were told last."""
         self._system = {kind: Clock(period, now) for kind, period in config.system.items()}
         self._runtimes = [{kind: Clock(period, now) for kind, period in one.groups.items()} for one in config.runtimes]
         self._first = True
@@ -155,11 +160,16 @@ class Monitor:
             {kind: clock.tick(now) for kind, clock in clocks.items() if clock.due <= now} for clocks in self._runtimes
         ]
         first, self._first = self._first, False
-        found = self._observer.look() if any(runtimes) or first else []
+        looks = first or any(runtimes) or "neuron_hw_counters" in system
+        found = self._observer.look() if looks else []
+        # devices may be lost, and come back
+        there = views.merge([view for _, view in views.visible(self._given)])
+        if first:
+            self._ecc = {device: dict(counts) for device, counts in self._observer.ecc.items()}
         return monitor_record.record(
-            runtimes=list(self._entries(found, runtimes, first=first)),
-            system=dict(self._system_groups(system, first=first)),
-            view=self._view,
+            runtimes=list(self._entries(found, runtimes, first=first)) if first or any(runtimes) else [],
+            system=dict(self._system_groups(system, there, first=first)),
+            view=there,
         )
 
     def _clocks(self) -> Iterable[Clock]:
@@ -213,14 +223,17 @@ class Monitor:
             error = f"open /proc/{process.pid}/stat: {reason}"
         return monitor_record.group(seconds, {"vcpu_usage": usage}, error)
 
-    def _system_groups(self, passed: dict[str, float], *, first: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _system_groups(
+        self, passed: dict[str, float], there: View | None, *, first: bool
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         for kind, seconds in passed.items():
             if first and kind not in _AT_ONCE:
                 continue
             if kind == "memory_info":
                 fields: dict[str, Any] = dict(host_counters.memory(self._proc_root))
             elif kind == "neuron_hw_counters":
-                fields = monitor_record.hardware_counters(self._view)
+                fields = monitor_record.hardware_counters(there, self._observer.ecc, self._ecc)
+                self._ecc = {device: dict(counts) for device, counts in self._observer.ecc.items()}
             else:
                 fields = self._system_vcpu()
             yield kind, monitor_record.group(seconds, fields)

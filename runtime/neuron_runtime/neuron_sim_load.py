@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from neuron_runtime.load_plan import Plan
 
-NRT_RESOURCE = 4
+# of a process; the runtime's own go up to 1206, and are in the log's line
+_GREATEST_STATUS = 255
 _FULL = "Failed to allocate {} bytes on {}: {} of its {} bytes are used"
 
 
@@ -65,18 +66,30 @@ def run(arguments: Sequence[str], *, run_root: str = nrt.RUN_ROOT) -> int:
 def _report(plan: Plan, cores: nrt.Cores, reporter: activity.Reporter, *, core_memory: int, core_flops: float) -> int:
     begin = time.monotonic()
     complained = False
+    damage = load_plan.Damage()
+    said = ""
     while True:
         t = time.monotonic() - begin
+        damage.look(t, [fault for _, fault in nrt.faults_of(cores.paths.values())])
+        failed = _check(cores)
+        if failed is not None and said != failed.words:
+            os.write(2, f"{failed.log_line()}\n{failed}\n".encode())
+        said = failed.words if failed is not None else ""
         memory = plan.core_memory(t)
+        memory["runtime_memory"] += int(damage.leaked * core_memory)
         used = sum(memory.values())
         if used > core_memory:
             words = _FULL.format(used - core_memory, f"nc{cores.ids[0]}", core_memory, core_memory)
             # a full core is the end of a program, as with the real runtime
-            os.write(2, f"NRT Error NRT_RESOURCE({NRT_RESOURCE}): {words}\n".encode())
-            return NRT_RESOURCE
-        level = plan.utilization(t)
-        core = {"utilization": round(level, 2), "flops": int(level / 100 * core_flops), "memory": memory}
-        heard = reporter.report(dict.fromkeys(cores.ids, core), **plan.process(t, cores=cores.ids))
+            os.write(2, f"NRT Error NRT_RESOURCE({nrt.NRT_RESOURCE}): {words}\n".encode())
+            return nrt.NRT_RESOURCE
+        level = 0.0 if damage.failing else plan.utilization(t)
+        flops = int(level / 100 * core_flops * (100 - damage.slower) / 100)
+        core = {"utilization": round(level, 2), "flops": flops, "memory": memory}
+        process = plan.process(t, cores=cores.ids, damage=damage)
+        heard = reporter.report(dict.fromkeys(cores.ids, core), **process)
+        if failed is not None and plan.exit_on_error:
+            return min(failed.status, _GREATEST_STATUS)
         if not heard and not complained:
             os.write(2, b"neuron-sim-load: nobody listens yet, the agent of this node is away; going on\n")
         complained = not heard
@@ -84,6 +97,14 @@ def _report(plan: Plan, cores: nrt.Cores, reporter: activity.Reporter, *, core_m
             return 0
         rest = plan.interval if plan.duration is None else min(plan.interval, plan.duration - t)
         time.sleep(max(rest, 0))
+
+
+def _check(cores: nrt.Cores) -> nrt.NrtError | None:
+    try:
+        cores.check()
+    except nrt.NrtError as failed:
+        return failed
+    return None
 
 
 def _failed(line: str, status: int) -> int:

@@ -5,7 +5,7 @@ wants the files runs this, and points the program that reads them at the folder.
 has changed, hence one that a person wrote stays until then.
 """
 
-# ruff: noqa: PTH101, PTH103, PTH104, PTH123
+# ruff: noqa: PTH101, PTH103, PTH104, PTH106, PTH108, PTH123, PTH208
 from __future__ import annotations
 
 import os
@@ -65,8 +65,11 @@ def run(arguments: Sequence[str], *, run_root: str = nrt.RUN_ROOT) -> int:
         tree, observer = Tree(view), Observer(given)
         written: dict[str, str] = {}
         while True:
-            files = tree.files(observer.look(), now=time.time())
+            processes = observer.look()
+            there = views.merge([view for _, view in views.visible(given)])
+            files = tree.files(there, processes, observer.ecc, now=time.time())
             _write(f"{folder}/{BELOW}", {path: text for path, text in files.items() if written.get(path) != text})
+            _remove(f"{folder}/{BELOW}", sorted(written.keys() - files.keys()))
             written = files
             if not interval:
                 observer.close()
@@ -96,6 +99,16 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[str, float]:
     if not folder:
         raise UsageError("give a folder to write to: neuron-sim-sysfs [--once] [--interval TIME] FOLDER")
     return folder, interval
+
+
+def _remove(root: str, paths: Sequence[str]) -> None:
+    """Remove the files of devices that are lost, with their folders."""
+    for path in paths:
+        os.unlink(f"{root}/{path}")
+    folders = {path[:end] for path in paths for end, letter in enumerate(path) if letter == "/"}
+    for folder in sorted(folders, reverse=True):
+        if not os.listdir(f"{root}/{folder}"):
+            os.rmdir(f"{root}/{folder}")
 
 
 def _write(root: str, files: dict[str, str]) -> None:

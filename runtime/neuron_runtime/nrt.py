@@ -19,7 +19,7 @@ this process holds is not opened a second time, or not closed.
 """
 
 # of the user's Python, which may be old; and pathlib's import takes longer than all of this module's work
-# ruff: noqa: PTH110, PTH120, PTH123, PTH208
+# ruff: noqa: PTH110, PTH119, PTH120, PTH123, PTH208
 from __future__ import annotations
 
 import fcntl
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from neuron_device_model.view import DeviceView, View
 
     Given = Sequence[tuple[str, View]]
+    Fault = Mapping[str, Any]
 
 RUN_ROOT = "/run/neuron-sim"
 SCHEMA = 1
@@ -46,7 +47,20 @@ NUM_CORES = "NEURON_RT_NUM_CORES"
 
 NRT_FAILURE = 1
 NRT_INVALID = 2
-_STATUS_NAMES = {NRT_FAILURE: "NRT_FAILURE", NRT_INVALID: "NRT_INVALID"}
+NRT_RESOURCE = 4
+# AWS's src/libnrt/include/nrt/nrt_status.h
+_STATUS_NAMES = {
+    NRT_FAILURE: "NRT_FAILURE",
+    NRT_INVALID: "NRT_INVALID",
+    NRT_RESOURCE: "NRT_RESOURCE",
+    5: "NRT_TIMEOUT",
+    1200: "NRT_EXEC_HW_ERR_COLLECTIVES",
+    1201: "NRT_EXEC_HW_ERR_HBM_UE",
+    1202: "NRT_EXEC_HW_ERR_NC_UE",
+    1203: "NRT_EXEC_HW_ERR_DMA_ABORT",
+    1205: "NRT_EXEC_HW_ERR_REPAIRABLE_HBM_UE",
+}
+FAULTS = "faults.json"
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MOST_DIGITS = 6
@@ -64,7 +78,7 @@ class NrtError(RuntimeError):
     """What the runtime refuses: its status code, and the place and the words of its log."""
 
     def __init__(self, status: int, place: str, words: str) -> None:
-        super().__init__(f"NRT Error {_STATUS_NAMES[status]}({status}): {words}")
+        super().__init__(f"NRT Error {_STATUS_NAMES.get(status, 'NRT_FAILURE')}({status}): {words}")
         self.status = status
         self.place = place
         self.words = words
@@ -120,6 +134,12 @@ class Cores:
         self._files = dict(files.values())
         for path in self._files:
             _held[path] = self
+
+    def check(self) -> None:
+        """What nrt_execute would do on these cores now: nothing, or raise NrtError where hardware is broken."""
+        for core, fault in faults_of(self.paths.values()):
+            if fault["status"]:
+                raise _failure(fault, core)
 
     def close(self) -> None:
         """Give the cores back. Does nothing when that was done, or in a process forked from the owner."""
@@ -190,7 +210,11 @@ def open_given(
             turns.append(os.open(folder, os.O_RDONLY))
             fcntl.flock(turns[-1], fcntl.LOCK_EX)
         free = [core_id for core_id in request.among if _is_free(paths[core_id])]
-        for core_id in chosen(request, free=free):
+        wanted = chosen(request, free=free)
+        for core, fault in faults_of([paths[core_id] for core_id in wanted]):
+            if fault["at_open"]:
+                raise _failure(fault, core)
+        for core_id in wanted:
             files[core_id] = (paths[core_id], _lock(paths[core_id], inheritable=inheritable))
         return Cores(files)
     except OSError as error:
@@ -206,6 +230,43 @@ def open_given(
             # closing is not enough where another thread forked just now
             fcntl.flock(turn, fcntl.LOCK_UN)
             os.close(turn)
+
+
+def faults_of(paths: Iterable[str]) -> list[tuple[str, Fault]]:
+    """What is broken of cores, by the paths of their files: each fault with the first of them that it hits.
+
+    The agent says so beside the view, by the cores' numbers there.
+    """
+    by_folder: dict[str, list[str]] = {}
+    for path in paths:
+        by_folder.setdefault(os.path.dirname(os.path.dirname(path)), []).append(os.path.basename(path))
+    found = []
+    for folder, cores in sorted(by_folder.items()):
+        for fault in given_faults(folder):
+            hit = [core for core in sorted(cores, key=int) if core in fault["cores"]]
+            found += [(hit[0], fault)] if hit else []
+    return found
+
+
+def given_faults(folder: str, *, parse: Callable[[str], Any] | None = None) -> Sequence[Fault]:
+    """What is broken of what a request was given; nothing where the agent wrote no such file, or another's."""
+    if parse is None:
+        import json
+
+        parse = json.loads
+    try:
+        with open(f"{folder}/{FAULTS}", encoding="utf-8") as file:
+            found = parse(file.read())
+    except (OSError, ValueError):
+        return []
+    faults: Sequence[Fault] = found["faults"] if found.get("schema") == SCHEMA else []
+    return faults
+
+
+def _failure(fault: Fault, core: str) -> NrtError:
+    device, number = fault["cores"][core]
+    words = fault["words"].replace("{nd}", str(device)).replace("{nc}", str(number))
+    return NrtError(fault["status"], fault["place"], words)
 
 
 def owner_of(fd: int) -> int | None:

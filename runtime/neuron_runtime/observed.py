@@ -75,6 +75,8 @@ class Observer:
         self._cores: Sequence[Core] = nrt.given_cores(given)
         self._proc_root = proc_root
         self._requests: list[tuple[activity.Connection, dict[str, int]]] = []
+        self._devices = _device_numbers(given)
+        self._known: dict[int, dict[str, int]] = {}
         for folder, _ in given:
             numbers = {
                 os.path.basename(core.path): core.id
@@ -87,10 +89,14 @@ class Observer:
         """The processes on these cores, in the order of their pids."""
         found: dict[tuple[int, str], Process] = {}
         silent = False
-        for connection, numbers in self._requests:
-            reports = connection.ask()
-            silent = silent or reports is None
-            for report in reports or ():
+        for place, (connection, numbers) in enumerate(self._requests):
+            answer = connection.ask()
+            silent = silent or answer is None
+            if answer is None:
+                continue
+            for index, counts in (answer.get("hardware") or {}).items():
+                self._known[self._devices[place][index]] = counts
+            for report in answer["processes"]:
                 key = (report["pid"], report["tag"])
                 found.setdefault(key, Process(*key)).add(report, numbers)
         reported = {core for process in found.values() for core in process.cores}
@@ -101,6 +107,11 @@ class Observer:
                 process.cores.update({core: idle_core() for core in idle})
                 process.error = NOBODY_ANSWERS if silent else ""
         return [found[key] for key in sorted(found)]
+
+    @property
+    def ecc(self) -> Mapping[int, Mapping[str, int]]:
+        """The ECC counters of each device at the last look, since ever; what is not in it is 0."""
+        return self._known
 
     def close(self) -> None:
         """Look no more."""
@@ -121,6 +132,12 @@ class Observer:
                 return _tag_in(file.read().split(b"\0")) or str(pid)
         except OSError:
             return str(pid)
+
+
+def _device_numbers(given: Given) -> list[dict[str, int]]:
+    """Of each request: the devices' numbers in the container, by those in its view."""
+    numbered = iter(nrt.numbered_together([device for _, view in given for device in view["devices"]]))
+    return [{str(device["index"]): next(numbered)["index"] for device in view["devices"]} for _, view in given]
 
 
 def _tag_in(environment: Iterable[bytes]) -> str:

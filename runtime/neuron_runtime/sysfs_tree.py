@@ -98,15 +98,25 @@ class Tree:
         self._view = view
         self._peaks: dict[str, int] = {}
 
-    def files(self, processes: Sequence[Process], *, now: float) -> dict[str, str]:
-        """Everything, as it is now (seconds since the epoch)."""
+    def files(
+        self, view: View | None, processes: Sequence[Process], ecc: Mapping[int, Mapping[str, int]], *, now: float
+    ) -> dict[str, str]:
+        """Everything, as it is now (seconds since the epoch). `view`: the devices that the driver shows.
+
+        `ecc`: counters of each device; what is not in it is 0.
+        """
         found: dict[str, str] = {}
+        if view is None:
+            return found
+        self._view = view
         for device in self._view["devices"]:
-            for path, text in self._device(device, processes, now=now):
+            for path, text in self._device(device, processes, ecc.get(device["index"], {}), now=now):
                 found[f"neuron{device['index']}/{path}"] = text
         return found
 
-    def _device(self, device: DeviceView, processes: Sequence[Process], *, now: float) -> Iterator[tuple[str, str]]:
+    def _device(
+        self, device: DeviceView, processes: Sequence[Process], ecc: Mapping[str, int], *, now: float
+    ) -> Iterator[tuple[str, str]]:
         chip = chips.chip_of(self._view)
         root = f"neuron{device['index']}"
         yield "connected_devices", ", ".join(map(str, device["connected"] or ())) + "\n"
@@ -117,7 +127,7 @@ class Tree:
         yield "info/architecture/device_name", f"{chip.title}\n"
         yield "info/architecture/instance_type", f"{self._view['instance_type'][:4].capitalize()}\n"
         for name in _ECC:
-            yield f"stats/hardware/{name}", "0\n"
+            yield f"stats/hardware/{name}", f"{ecc.get(name, 0)}\n"
         here = [process for process in processes if set(device["core_ids"]) & process.cores.keys()]
         host = {name: sum(process.host.get(name, 0) for process in here) for name in HOST_MEMORY}
         for name, count in host.items():
@@ -184,7 +194,10 @@ def _other(users: Sequence[Process], core: int, together: int) -> Mapping[str, i
 
 
 def _serial(view: View, device: DeviceView) -> int:
-    """A number that is the device's: the same for all who see it, of whichever claim."""
+    """A number that is the device's: the same for all who see it, of whichever claim.
+
+    `neuron_device_model.identity` has the same, for the kernel's messages.
+    """
     digest = 0xCBF29CE484222325
     for byte in f"{view['instance_id']}/{device['host_index']}".encode():
         digest = (digest ^ byte) * 0x100000001B3 % (1 << 64)

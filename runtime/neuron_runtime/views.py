@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from neuron_device_model.view import View
 
-    from neuron_runtime.nrt import Given
+    from neuron_runtime.nrt import Fault, Given
 
 RUN_ROOT = nrt.RUN_ROOT
 
@@ -24,6 +24,27 @@ RUN_ROOT = nrt.RUN_ROOT
 def given(run_root: str = RUN_ROOT) -> Given:
     """The folders of every claim of this container, and their views. Raises nrt.ViewError."""
     return nrt.given_views(run_root, parse=json_text.parse)
+
+
+def visible(given: Given) -> Given:
+    """The same without what the driver does not show any more: lost devices, and links that are down."""
+    return [(folder, _visible(view, nrt.given_faults(folder, parse=json_text.parse))) for folder, view in given]
+
+
+def _visible(view: View, faults: Sequence[Fault]) -> View:
+    if not faults:
+        return view
+    lost = {device for fault in faults if fault["at_open"] for device in fault["devices"]}
+    down = [set(fault["link"]) for fault in faults if "link" in fault]
+    changed = view.copy()
+    changed["devices"] = []
+    for device in view["devices"]:
+        if device["index"] not in lost:
+            copy = device.copy()
+            linked = [peer for peer in device["connected"] or () if {device["host_index"], peer} not in down]
+            copy["connected"] = linked or None
+            changed["devices"].append(copy)
+    return changed
 
 
 def merge(views: Sequence[View]) -> View | None:

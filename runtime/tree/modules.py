@@ -27,6 +27,7 @@ LOADED_LATE = (
     "json",  # to say what is wrong with a file that is not JSON
     "_random",  # by nccom-test, for its data
     "difflib",  # to name what was meant
+    "tomllib",  # for the parameters of the cost model
     "locale",  # by argparse, for its messages
     "textwrap",
 )
@@ -89,8 +90,9 @@ def _in_parts(folders: Iterable[Path]) -> list[str]:
 def install_data(modules: Iterable[Module], *, stdlib: Path) -> None:
     """The files beside our modules that these read."""
     for folder in sorted({(m.origin.parent, m.target.parent) for m in modules if m.is_own}):
-        for data in sorted(folder[0].glob("*.toml")):
-            shutil.copyfile(data, stdlib / folder[1] / data.name)
+        for data in sorted(folder[0].iterdir()):
+            if data.suffix in (".toml", ".json"):
+                shutil.copyfile(data, stdlib / folder[1] / data.name)
 
 
 def install(module: Module, *, stdlib: Path) -> None:

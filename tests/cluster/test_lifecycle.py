@@ -119,6 +119,8 @@ def test_uninstall_refuses_while_chips_are_in_use_then_leaves_nothing(cluster: C
         for node in cluster.workers():
             labels = cluster.get("node", node)["metadata"]["labels"]
             assert not [key for key in labels if "neuron" in key or "instance-type" in key or "k8s.aws" in key]
+            conditions = [found["type"] for found in cluster.get("node", node)["status"]["conditions"]]
+            assert not {"NeuronHealth", "AcceleratedHardwareReady"} & set(conditions)
             assert not cluster.cdi_files(node)
             places = (PLUGIN_DIR, f"/var/lib/neuron-sim/{DRIVER}", f"/run/neuron-sim/{DRIVER}")
             kubelet = "/var/lib/kubelet/plugins"

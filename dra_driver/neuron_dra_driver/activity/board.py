@@ -5,7 +5,7 @@ which no process reports anything: whoever reports is believed. A request with a
 looks at what others do on them.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from .reports import Report, WrongMessage
 
@@ -19,6 +19,8 @@ class Board:
         """What these cores do by the pod's profile, if it has one."""
         self.others: Callable[[], Iterable[Report]] | None = None
         """What the processes of other claims do on cores that a request with admin access looks at."""
+        self.hardware: Callable[[], Mapping[str, Mapping[str, int]]] = dict
+        """The ECC counters of the devices that are there, by their numbers in the view."""
         self._reports: dict[object, Report] = {}
 
     def put(self, reporter: object, report: Report) -> None:

@@ -123,7 +123,7 @@ class ClaimSocket:
                 await asyncio.sleep(due - now)
             found = message(line)
             if found == {"ask": "activity"}:
-                writer.write(_line({"processes": self._board.processes()}))
+                writer.write(_line({"processes": self._board.processes(), "hardware": self._board.hardware()}))
                 await writer.drain()
             else:
                 self._board.put(writer, report(found, cores=self._board.cores))

@@ -3,12 +3,14 @@
 Names, labels, units and HELP texts are those of a scrape of a trn1n.32xlarge that OpenTelemetry's tests have, and of
 AWS's Grafana dashboard. Beside them stand `pod`, `namespace` and `container`, and a process' `pid`, because processes
 of one job often have one tag. Nothing is remembered here: counts are what the processes count, so they are the same
-after a restart, and series end with their process and their pod.
+after a restart, and series end with their process and their pod. One more tells of active faults, under a name of ours.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from neuron_device_model.faults import chips_hit, lost_chips
 
 from ..node import SimulatedNode
 from .pods import Pod, containers_of
@@ -35,6 +37,7 @@ _HEADS: Mapping[str, tuple[str, str]] = {
     "system_vcpu_usage_ratio": ("gauge", "System CPU utilization ratio"),
     "instance_info": ("gauge", "EC2 instance information"),
     "neuron_hardware_info": ("gauge", "Neuron hardware information"),
+    "neuron_sim_fault_active": ("gauge", "NeuronFaults that are active, by the chips that they hit"),
 }
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
@@ -59,8 +62,8 @@ class System:
     memory: Mapping[str, int]
 
 
-def render(node: SimulatedNode, requests: Iterable[Shown], system: System) -> str:
-    """The page of a node with Neuron devices."""
+def render(node: SimulatedNode, requests: Iterable[Shown], system: System, ecc: Mapping[int, Mapping[str, int]]) -> str:
+    """The page of a node with Neuron devices. `ecc`: counters by chip and event; what is not in it is 0."""
     samples: dict[str, dict[str, float]] = {name: {} for name in _HEADS}
     instance = _labels(
         availability_zone="",
@@ -79,7 +82,7 @@ def render(node: SimulatedNode, requests: Iterable[Shown], system: System) -> st
                 series, key = samples[name], f"{runtime},{labels}"
                 # two processes that cannot be told apart are one series: a page with a series twice is thrown away
                 series[key] = series.get(key, 0) + value
-    for name, labels, value in _of_node(node, system):
+    for name, labels, value in _of_node(node, system, ecc):
         samples[name][f"{instance},{labels}" if labels else instance] = value
     return "".join(_family(name, found) for name, found in samples.items() if found)
 
@@ -113,11 +116,19 @@ def _of_process(process: Report, numbers: Mapping[str, int]) -> Iterator[tuple[s
         yield "execution_latency_seconds", f'percentile="{name}"', latency[name]
 
 
-def _of_node(node: SimulatedNode, system: System) -> Iterator[tuple[str, str, float]]:
-    chips = node.instance_type.chips
-    for device in range(chips):
+def _of_node(
+    node: SimulatedNode, system: System, ecc: Mapping[int, Mapping[str, int]]
+) -> Iterator[tuple[str, str, float]]:
+    lost = lost_chips(node.faults, node.instance_type)
+    chips = [chip for chip in range(node.instance_type.chips) if chip not in lost]
+    for device in chips:
         for event in ECC_EVENTS:
-            yield "hardware_ecc_events_total", f'event_type="{event}",neuron_device_index="{device}"', 0
+            labels = f'event_type="{event}",neuron_device_index="{device}"'
+            yield "hardware_ecc_events_total", labels, ecc.get(device, {}).get(event, 0)
+    for fault in node.faults:
+        for hit in chips_hit(fault, node.instance_type) or ("",):
+            labels = _labels(fault=fault.name, neuron_device_index=hit, type=fault.type)
+            yield "neuron_sim_fault_active", labels, 1
     for name, count in system.memory.items():
         yield f"system_{name}", "", count
     yield "system_vcpu_count", "", system.vcpus
@@ -125,7 +136,7 @@ def _of_node(node: SimulatedNode, system: System) -> Iterator[tuple[str, str, fl
         yield "system_vcpu_usage_ratio", f'usage_type="{usage}"', ratio
     yield "instance_info", "", 1
     per_device = node.instance_type.chip.physical_cores // node.logical_neuron_core
-    yield "neuron_hardware_info", _labels(neuron_device_count=chips, neuroncore_per_device_count=per_device), 1
+    yield "neuron_hardware_info", _labels(neuron_device_count=len(chips), neuroncore_per_device_count=per_device), 1
 
 
 def _owner(request: Shown) -> str:

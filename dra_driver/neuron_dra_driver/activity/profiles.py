@@ -83,6 +83,12 @@ PROFILES: Mapping[str, Shape] = {
 }
 
 
+def executions(profile: str, *, seed: str, age: float) -> float:
+    """How many executions a pod with this profile has done `age` seconds after it was made."""
+    t = age - LOADING
+    return PROFILES[profile].load(t, _phase(seed)).executions if t > 0 else 0
+
+
 def report(profile: str, *, seed: str, cores: Iterable[int], age: float, core_memory: int, core_flops: float) -> Report:
     """What a pod with this profile does on its cores `age` seconds after it was made.
 
@@ -91,8 +97,7 @@ def report(profile: str, *, seed: str, cores: Iterable[int], age: float, core_me
     shape = PROFILES[profile]
     t = max(age - LOADING, 0.0)
     loaded = min(max(age, 0.0) / LOADING, 1.0)
-    # all cores of a job go through its steps together, so one number of the seed does for all
-    load = shape.load(t, zlib.crc32(seed.encode()) / 0xFFFFFFFF)
+    load = shape.load(t, _phase(seed))
     if not t:
         load = Load(utilization=0, executions=0, seconds=load.seconds)
     of_core = {
@@ -112,3 +117,8 @@ def report(profile: str, *, seed: str, cores: Iterable[int], age: float, core_me
         "latency": {"total": total, "device": device} if load.utilization else None,
         "models": [],
     }
+
+
+def _phase(seed: str) -> float:
+    """All cores of a job go through its steps together, so one number of the seed does for all."""
+    return zlib.crc32(seed.encode()) / 0xFFFFFFFF

@@ -4,6 +4,8 @@ It is woken when claims come or go, and looks for itself at what is prepared: no
 A container that starts before its socket is there finds none, and its processes try again. Sockets outlive the agent
 as files, and the next agent takes their places; what was reported is reported again by those who live.
 
+Containers are told of faults of their devices by the same hand, since it knows which requests there are.
+
 Profiles are read from the annotations of the node's pods, when claims change and every few seconds, as long as claims
 are prepared: nobody is asked on a node without any.
 """
@@ -21,14 +23,18 @@ from typing import Any
 import orjson
 
 from ..allocations.allocation import base_name
+from ..errors import DiskError
+from ..files import remove, write_atomically
+from ..hardware.service import Hardware
 from ..lock import NodeLock
 from ..node import SimulatedNode
 from ..prepared.claim_folders import VIEW, ClaimFolders
 from ..prepared.store import ClaimStore
 from ..records.checkpoint import Entry
-from . import claim_socket, profiles
+from . import claim_socket, losses, profiles
 from .board import Board
 from .exposition import Shown, core_numbers, render
+from .losses import Loss
 from .machine import Machine
 from .pods import Pod, Wish, strange_profile, users, wish_of
 from .reports import Report, on_cores
@@ -39,6 +45,8 @@ PODS_SETTLE = 2.0
 """Seconds between two looks at the pods at least, however fast claims come."""
 LOOK_AGAIN = 15.0
 """Seconds between two looks at the pods' annotations."""
+LOSSES = "profile-losses.json"
+"""Beside the checkpoint: what faults have cost the jobs of profiles."""
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +77,10 @@ class ActivityService:
         folders: ClaimFolders,
         node: Callable[[], SimulatedNode | None],
         list_pods: ListPods,
+        hardware: Hardware,
+        directory: Path,
     ) -> None:
+        """`directory` outlives the agent."""
         self._store = store
         self._lock = lock
         self._folders = folders
@@ -82,10 +93,29 @@ class ActivityService:
         self._ending: set[asyncio.Task[None]] = set()
         self._strange: set[str] = set()
         self._machine = Machine()
+        self._hardware = hardware
+        self._losses_path = directory / LOSSES
+        self._losses: dict[str, Loss] | None = None
 
     def wake(self) -> None:
         """Claims were prepared or unprepared. Costs nothing."""
         self._changed.set()
+
+    def faults_change(self) -> None:
+        """Faults are about to come or go: until now it was as it was."""
+        self._hardware.account()
+        for place in self._places.values():
+            place.board.processes()
+
+    def faults_changed(self) -> None:
+        """Faults came or went."""
+        self._hardware.account()
+        for place in self._places.values():
+            self._hardware.tell(place.folder, place.view)
+
+    def discard(self) -> None:
+        """Leave nothing on a node that is none of ours any more."""
+        remove(self._losses_path)
 
     @property
     def places(self) -> Iterable[Place]:
@@ -102,7 +132,7 @@ class ActivityService:
             for place in self.places
             if place.board.others is None
         ]
-        return render(node, requests, self._machine.look())
+        return render(node, requests, self._machine.look(), self._hardware.counters())
 
     async def follow_pods(self) -> None:
         """Read the pods' annotations, until cancelled."""
@@ -139,6 +169,9 @@ class ActivityService:
         for (uid, request), entry in wanted.items():
             if (uid, request) not in self._places:
                 self._listen(entry, request)
+        if self._losses:
+            here = {f"{uid}/{request}" for uid, request in wanted}
+            self._losses = {key: loss for key, loss in self._losses.items() if key in here}
 
     def _is_over(self, place: Place, entry: Entry | None) -> bool:
         """Whether a claim is gone, or was given other devices, or its folder was made anew."""
@@ -156,6 +189,8 @@ class ActivityService:
             return
         looks_only = all(held.admin_access for held in entry.devices if base_name(held.request) == request)
         board = Board(() if looks_only else cores)
+        board.hardware = functools.partial(self._hardware.of_view, view)
+        self._hardware.tell(folder, view)
         if looks_only:
             board.others = functools.partial(self._of_others, view)
         served = claim_socket.ClaimSocket(listener, board, name=f"claim {entry}, request {request}")
@@ -210,14 +245,63 @@ class ActivityService:
         chip = node.instance_type.chip
         flops = chip.tflops["bf16"] * 1e12 / chip.physical_cores * (place.view["logical_neuroncore_config"] or 1)
 
+        core_memory = device["memory_bytes"] // device["core_count"]
+        executions = functools.partial(profiles.executions, wish.profile, seed=wish.seed)
+
         def report(cores: Sequence[int]) -> Report:
-            return profiles.report(
+            now = time.time()
+            well = profiles.report(
                 wish.profile,
                 seed=wish.seed,
                 cores=cores,
-                age=time.time() - wish.since,
-                core_memory=device["memory_bytes"] // device["core_count"],
+                age=now - wish.since,
+                core_memory=core_memory,
                 core_flops=flops,
             )
+            found = self._trouble(place, now)
+            loss = self._lose(place, found, executions, born=wish.since, now=now)
+            return losses.suffered(well, loss, found, core_memory=core_memory) if loss else well
 
         return report
+
+    def _trouble(self, place: Place, now: float) -> losses.Trouble | None:
+        node = self._node()
+        if node is None or not node.faults:
+            return None
+        return losses.trouble(node.faults, place.view, physical_cores=node.instance_type.chip.physical_cores, now=now)
+
+    def _lose(
+        self,
+        place: Place,
+        found: losses.Trouble | None,
+        executions: Callable[..., float],
+        *,
+        born: float,
+        now: float,
+    ) -> Loss | None:
+        """What a job has lost until now; None of one that was never in trouble."""
+        known = self._known_losses()
+        key = f"{place.entry.uid}/{place.request}"
+        before = known.get(key)
+        if before is None and found is None:
+            return None
+        before = before or Loss(until=0)
+        loss = losses.advance(before, found, executions=lambda age: executions(age=age), born=born, now=now)
+        known[key] = loss
+        if (loss.failed, loss.timed_out, loss.unbegun) != (before.failed, before.timed_out, before.unbegun):
+            try:
+                write_atomically(self._losses_path, orjson.dumps(losses.written(known)))
+            except DiskError as error:
+                log.warning("what faults cost is not kept: %s", error)
+        return loss
+
+    def _known_losses(self) -> dict[str, Loss]:
+        if self._losses is None:
+            try:
+                self._losses = losses.read(orjson.loads(self._losses_path.read_bytes()))
+            except FileNotFoundError:
+                self._losses = {}
+            except (OSError, ValueError, TypeError, AttributeError) as error:
+                log.warning("%s cannot be read (%s): counts begin anew", self._losses_path, error)
+                self._losses = {}
+        return self._losses

@@ -30,6 +30,7 @@ from ..claims.reconcile import reconcile
 from ..device_plugin_road.road import DEVICE_PLUGIN, DevicePluginRoad
 from ..efa.service import EfaService
 from ..errors import AgentError, NodeError
+from ..hardware.service import Hardware
 from ..kubeletplugin import (
     ApiError,
     HealthMonitor,
@@ -163,12 +164,15 @@ class Agent:
             folder=settings.device_plugins_dir,
             pod_resources=settings.pod_resources_dir / "kubelet.sock",
         )
+        self._hardware = Hardware(self._driver_dir, node=self._offered)
         self._activity = ActivityService(
             store=self._store,
             lock=self._lock,
             folders=ClaimFolders(settings.run_dir / settings.driver_name),
             node=self._offered,
             list_pods=self._pods,
+            hardware=self._hardware,
+            directory=self._driver_dir,
         )
         self._efa = EfaService(
             node_name=settings.node_name,
@@ -266,6 +270,9 @@ class Agent:
         try:
             async with self._lock.held():
                 self._store.refresh()
+                # the checkpoint takes the folder along
+                self._hardware.discard()
+                self._activity.discard()
                 self._store.discard()
         except AgentError as error:
             log.warning("something is left on the node: %s", error)
@@ -347,6 +354,7 @@ class Agent:
         if neuron_node and before and neuron_node.get("spec") == before.get("spec"):
             # Not even the status is written again: in a rolling update it may be the other agent's.
             return
+        self._activity.faults_change()
         if neuron_node is None or "deletionTimestamp" in neuron_node["metadata"]:
             if before is not None:
                 log.info("the NeuronNode is gone: nothing is offered any more")
@@ -387,6 +395,7 @@ class Agent:
         self._health.set(device_health(node) if node else {})
         self._claim_status.wake()
         self._pod_events.wake()
+        self._activity.faults_changed()
         by_plugin = node is not None and node.resources == DEVICE_PLUGIN
         self._road.offer(node)
         if self._known.is_set():

@@ -1,12 +1,13 @@
 """How the node's devices are, from what is broken on it. Pure.
 
 A fault is of the hardware, and devices are pieces of it: one that has the smallest part of what is broken is unhealthy.
+One that only works worse (a corrected error, a throttled clock) is not: nobody has to leave it.
 What a prepared claim holds is looked at core by core, because the names of its devices may mean others by now.
 """
 
 from collections.abc import Sequence
 
-from neuron_device_model.faults import FAULT_TYPES, Fault, faults_of
+from neuron_device_model.faults import Fault, faults_of
 from neuron_device_model.partitions import Part
 
 from ..kubeletplugin import Health, HealthStatus
@@ -22,14 +23,11 @@ _ADVICE = {
 
 def device_health(node: SimulatedNode) -> dict[tuple[str, str], Health]:
     """Every device that the node offers, by pool and name: what `HealthMonitor.set` takes."""
-    return {
-        (node.name, name): _health(faults_of(part, node.faults, node.instance_type))
-        for name, part in node.parts.items()
-    }
+    return {(node.name, name): _health(_breaking(part, node)) for name, part in node.parts.items()}
 
 
 def faults_of_held(held: HeldDevice, node: SimulatedNode) -> tuple[Fault, ...]:
-    """The faults that hit a device of a prepared claim."""
+    """The faults that break a device of a prepared claim."""
     if not node.faults:
         return ()
     per_chip = node.instance_type.chip.physical_cores
@@ -37,7 +35,7 @@ def faults_of_held(held: HeldDevice, node: SimulatedNode) -> tuple[Fault, ...]:
         chip * per_chip + core for chip, mask in held.cores for core in range(per_chip) if mask >> core & 1
     )  # a mask of -1 has all of them
     part = Part("physical_core", 0, tuple(chip for chip, _ in held.cores), cores)
-    return faults_of(part, node.faults, node.instance_type)
+    return _breaking(part, node)
 
 
 def explain(faults: Sequence[Fault]) -> str:
@@ -45,12 +43,16 @@ def explain(faults: Sequence[Fault]) -> str:
     return "; ".join(map(_sentence, faults))
 
 
+def _breaking(part: Part, node: SimulatedNode) -> tuple[Fault, ...]:
+    return tuple(fault for fault in faults_of(part, node.faults, node.instance_type) if fault.kind.breaks)
+
+
 def _health(faults: Sequence[Fault]) -> Health:
     return Health(HealthStatus.UNHEALTHY, explain(faults)) if faults else Health(HealthStatus.HEALTHY)
 
 
 def _sentence(fault: Fault) -> str:
-    code = FAULT_TYPES[fault.type] or fault.type
+    code = fault.kind.kernel_error or fault.type
     # What the operator writes where the NeuronFault has no message ends with its name.
     said = fault.message.removesuffix(f"(NeuronFault {fault.name})").strip()
     advice = f"{_ADVICE[fault.effect]}; kubectl delete neuronfault {fault.name} heals it"

@@ -324,7 +324,8 @@ def _fault(device: str, taint: Taint, neuron: Json | None) -> str:
     if taint.key == RESERVED_TAINT:
         return f"the NeuronUltraServerWorkload with the id {taint.value} gave it back"
     for fault in (neuron or {}).get("spec", {}).get("faults") or ():
-        of_chip = fault.get("chip") is None or device == f"neuron-device-{fault['chip']}" or "core" in device
+        chips = {f"neuron-device-{fault[end]}" for end in ("chip", "peer") if end in fault}
+        of_chip = not chips or device in chips or "core" in device
         if fault["type"] == taint.value and of_chip:
             return f"NeuronFault {fault['name']} was deleted"
     return f"the taint {taint.key}={taint.value} of {device} was taken away"

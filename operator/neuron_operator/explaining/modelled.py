@@ -10,7 +10,7 @@ from typing import Any
 
 from neuron_device_model.advertise import offer, reserved
 from neuron_device_model.catalog import DEFAULT_SDK_VERSION, UnknownInstanceType, instance_type, sdk_release
-from neuron_device_model.faults import Fault
+from neuron_device_model.faults import Fault, read
 
 from neuron_operator import topology
 from neuron_operator.explaining.supply import Supply, supplies
@@ -32,18 +32,7 @@ def modelled(neuron_nodes: Sequence[Json], claims: Sequence[Json], *, driver_nam
 
 def faults_of(spec: Json) -> tuple[Fault, ...]:
     """What is broken on a node, by the spec of its NeuronNode."""
-    return tuple(
-        Fault(
-            name=fault["name"],
-            type=fault["type"],
-            chip=fault.get("chip"),
-            core=fault.get("core"),
-            effect=fault["effect"],
-            message="",
-            since=fault["since"],
-        )
-        for fault in spec.get("faults") or ()
-    )
+    return tuple(read(fault) for fault in spec.get("faults") or ())
 
 
 def _slices(item: Json, driver_name: str) -> list[Json]:

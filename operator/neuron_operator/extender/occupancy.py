@@ -17,7 +17,7 @@ from typing import Any
 from neuron_device_model import contiguous
 from neuron_device_model.catalog import InstanceType, UnknownInstanceType, instance_type
 from neuron_device_model.cores import UnsupportedLogicalNeuronCore, visible_cores
-from neuron_device_model.faults import Fault, hits
+from neuron_device_model.faults import Fault, hits, read
 from neuron_device_model.partitions import part
 
 from neuron_operator import names as operator_names
@@ -116,18 +116,7 @@ def from_neuron_node(neuron_node: Mapping[str, Any]) -> ServedNode | None:
     spec = neuron_node["spec"]
     if spec.get("resources") != "DevicePlugin":
         return None
-    faults = tuple(
-        Fault(
-            name=fault["name"],
-            type=fault["type"],
-            chip=fault.get("chip"),
-            core=fault.get("core"),
-            effect=fault["effect"],
-            message=fault["message"],
-            since=fault["since"],
-        )
-        for fault in spec.get("faults") or ()
-    )
+    faults = tuple(read(fault) for fault in spec.get("faults") or ())
     try:
         found = instance_type(spec["instanceType"])
         found.cores(spec["logicalNeuronCore"])

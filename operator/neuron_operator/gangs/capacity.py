@@ -11,7 +11,7 @@ from typing import Any
 
 from neuron_device_model import catalog
 from neuron_device_model.catalog import InstanceType, UnknownInstanceType
-from neuron_device_model.faults import Fault, hits
+from neuron_device_model.faults import hits, read
 from neuron_device_model.partitions import UnknownDevice, part
 
 from neuron_operator import topology
@@ -58,19 +58,7 @@ def hardware(neuron_node: Json) -> Hardware | None:
     except UnknownInstanceType:
         return None
     lnc = spec["logicalNeuronCore"]
-    faults = [
-        Fault(
-            name=fault["name"],
-            type=fault["type"],
-            chip=fault.get("chip"),
-            core=fault.get("core"),
-            effect=fault["effect"],
-            message="",
-            since="",
-        )
-        for fault in spec.get("faults") or ()
-        if fault["effect"] != "None"
-    ]
+    faults = [read(fault) for fault in spec.get("faults") or () if fault["effect"] != "None"]
     parts = {chip: part(f"neuron-device-{chip}", found, logical_neuron_core=lnc) for chip in range(found.chips)}
     seat = topology.seat(spec)
     return Hardware(

@@ -147,7 +147,7 @@ async def _clean(api: Api, *, driver_name: str) -> _Left:
     return _Left(
         neuron_nodes=len(await _items(api, kube.NEURON_NODES)),
         reserved_nodes=sum(1 for item in nodes.items if taints(item, None) is not None),
-        labelled_nodes=sum(1 for node in fleet.nodes.values() if node.own_labels),
+        labelled_nodes=sum(1 for node in fleet.nodes.values() if node.own_labels or node.health),
         slices=[
             found
             for driver in _drivers(driver_name)

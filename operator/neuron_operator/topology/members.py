@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from neuron_device_model.faults import read, whole_node
 from neuron_device_model.ultraserver import Seat
 
 from neuron_operator.placement.model import Level
@@ -96,7 +97,7 @@ def is_ready(neuron_node: Mapping[str, Any]) -> bool:
 
 def is_broken(neuron_node: Mapping[str, Any]) -> bool:
     """Whether a fault has hit the whole node."""
-    return any(fault.get("chip") is None for fault in neuron_node["spec"].get("faults") or ())
+    return any(whole_node(read(fault)) for fault in neuron_node["spec"].get("faults") or ())
 
 
 def _ultraserver(members: Mapping[int, Json], not_ready: Collection[str]) -> UltraServer:

@@ -72,7 +72,8 @@ def _broken(item: Json, node: NodeFacts | None, now: datetime) -> str | None:
         return "gone"
     if node.not_ready_since and (now - _time(node.not_ready_since)).total_seconds() > PATIENCE_SECONDS:
         return f"not Ready since {node.not_ready_since}"
-    if hits := [f"{f['name']} ({f['type']})" for f in item["spec"].get("faults") or () if f["effect"] != "None"]:
+    faults = [f for f in item["spec"].get("faults") or () if f["effect"] != "None" and f["type"] != "EFADown"]
+    if hits := [f"{fault['name']} ({fault['type']})" for fault in faults]:
         return f"broken: NeuronFault {listing(hits)}"
     if item["spec"]["resources"] != "DRA":
         return "serving device plugins, and a workload needs resources: DRA in the NeuronNodePool"

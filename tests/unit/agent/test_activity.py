@@ -3,8 +3,11 @@
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from neuron_device_model.faults import Fault
 from neuron_device_model.view import GivenChip, container_view
 from neuron_dra_driver.activity import claim_socket, profiles, reports
 from neuron_dra_driver.activity.board import Board
@@ -19,6 +23,7 @@ from neuron_dra_driver.activity.exposition import Shown, System, render
 from neuron_dra_driver.activity.machine import Machine
 from neuron_dra_driver.activity.pods import PROFILE, SEED, containers_of, users, wish_of
 from neuron_dra_driver.activity.service import ActivityService
+from neuron_dra_driver.hardware.service import Hardware
 from neuron_dra_driver.lock import NodeLock
 from neuron_dra_driver.node import SimulatedNode
 from neuron_dra_driver.prepared.claim_folders import ClaimFolders
@@ -223,15 +228,18 @@ async def service(
     async def list_pods() -> list[Any]:
         return getattr(request, "param", [])
 
+    node = [cut]
     running = ActivityService(
         store=store,
         lock=NodeLock(host.root / "plugins" / "neuron.aws.com"),
         folders=ClaimFolders(host.views),
-        node=lambda: cut,
+        node=lambda: node[0],
         list_pods=list_pods,
+        hardware=Hardware(host.root, node=lambda: node[0]),
+        directory=host.root,
     )
     tasks = [asyncio.create_task(running.run()), asyncio.create_task(running.follow_pods())]
-    yield SimpleNamespace(it=running, store=store, folder=host.views / "a" / "neurons")
+    yield SimpleNamespace(it=running, store=store, folder=host.views / "a" / "neurons", node=node)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -328,6 +336,8 @@ async def test_the_next_agent_takes_the_sockets_over(
         folders=ClaimFolders(host.views),
         node=lambda: cut,
         list_pods=no_pods,
+        hardware=Hardware(host.root, node=lambda: cut),
+        directory=host.root,
     )
     async with process(folder) as old:
         assert await old.ask() == []
@@ -359,6 +369,31 @@ async def test_a_profile_shows_as_a_process_of_its_pod(
         (seen,) = await monitor.ask()
         assert (seen["tag"], seen["pid"], set(seen["cores"])) == ("collective-bound", 1, {"0", "1", "2", "3"})
         assert 'pod="p"' in service.it.metrics()
+
+
+@pytest.mark.parametrize("service", [[wishing()]], indirect=True)
+async def test_a_fault_breaks_the_job_of_a_profile_and_its_count_stays(
+    service: SimpleNamespace, folder: Path, eventually: Callable[..., Any]
+) -> None:
+    (place,) = service.it.places
+    await eventually(lambda: place.board.profile)
+    created = datetime.fromisoformat(wishing()["metadata"]["creationTimestamp"]).timestamp()
+    begin = max(created + 60, time.time() - 3600)
+    stamp = datetime.fromtimestamp(begin, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    service.node[0] = replace(service.node[0], faults=(Fault("hot", "Hang", 3, None, "None", "", stamp),))
+    service.it.faults_changed()
+    async with process(folder) as monitor:
+        (broken,) = await monitor.ask()
+        assert broken["executions"]["timed_out"] == broken["errors"]["hardware"] > 0
+        assert {core["utilization"] for core in broken["cores"].values()} == {0}
+        (entry,) = json.loads((folder / "faults.json").read_text())["faults"]
+        assert (entry["name"], entry["status"]) == ("hot", 5)
+        service.it.faults_change()
+        service.node[0] = replace(service.node[0], faults=())
+        service.it.faults_changed()
+        (whole,) = await monitor.ask()
+        assert whole["executions"]["timed_out"] >= broken["executions"]["timed_out"]
+        assert not (folder / "faults.json").exists()
 
 
 async def test_admin_access_looks_at_what_others_do_and_reports_nothing(
@@ -425,7 +460,7 @@ def test_the_page_has_the_names_labels_and_units_of_the_script(cut: SimulatedNod
     containers = [{"name": "ctr0", "resources": {"claims": [{"name": "c"}]}}, {"name": "log"}]
     user = pod()
     user["spec"]["containers"] = containers
-    found = samples(render(cut, [shown(cut, process, pods=[user])], MACHINE))
+    found = samples(render(cut, [shown(cut, process, pods=[user])], MACHINE, {}))
     who = ("container=ctr0", "namespace=n")
     what = ("pid=7", "pod=p", 'runtime_tag=a "tag"')
     # core 1 of chip 3, of which each has 4
@@ -441,14 +476,32 @@ def test_the_page_has_the_names_labels_and_units_of_the_script(cut: SimulatedNod
     assert found["system_memory_total_bytes"] == {(): 8 << 30}
 
 
+def test_faults_show_on_the_page(cut: SimulatedNode) -> None:
+    hot = Fault("hot", "HBMUncorrectable", 3, None, "NoSchedule", "", "2026-01-02T00:00:00Z")
+    lost = replace(hot, name="lost", type="DeviceLost", chip=5)
+    down = replace(hot, name="down", type="EFADown", chip=None, efa=1)
+    broken = replace(cut, faults=(hot, lost, down))
+    found = samples(render(broken, [], MACHINE, {3: {"mem_ecc_uncorrected": 1, "mem_ecc_repairable_uncorrected": 1}}))
+    ecc = found["hardware_ecc_events_total"]
+    assert ecc["event_type=mem_ecc_uncorrected", "neuron_device_index=3"] == 1
+    assert ecc["event_type=mem_ecc_uncorrected", "neuron_device_index=4"] == 0
+    assert len(ecc) == 15 * 4, "a lost chip tells nothing, and AWS's exporter knows four kinds of events"
+    assert found["neuron_hardware_info"] == {("neuron_device_count=15", "neuroncore_per_device_count=4"): 1}
+    assert found["neuron_sim_fault_active"] == {
+        ("fault=hot", "neuron_device_index=3", "type=HBMUncorrectable"): 1,
+        ("fault=lost", "neuron_device_index=5", "type=DeviceLost"): 1,
+        ("fault=down", "neuron_device_index=", "type=EFADown"): 1,
+    }
+
+
 def test_without_a_process_there_are_no_series_of_one(cut: SimulatedNode) -> None:
-    found = samples(render(cut, [shown(cut)], MACHINE))
+    found = samples(render(cut, [shown(cut)], MACHINE, {}))
     assert not [name for name in found if name.startswith(("neuroncore_", "execution_", "neuron_runtime_"))]
 
 
 def test_processes_that_cannot_be_told_apart_are_one_series(cut: SimulatedNode) -> None:
     twice = [said(cores={"1": {}}, executions={"completed": 3}), said(cores={"2": {}}, executions={"completed": 4})]
-    found = samples(render(cut, [shown(cut, *twice)], MACHINE))
+    found = samples(render(cut, [shown(cut, *twice)], MACHINE, {}))
     completed = [value for key, value in found["execution_status_total"].items() if "status_type=completed" in key]
     assert completed == [7]
 

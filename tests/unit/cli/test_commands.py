@@ -129,6 +129,32 @@ def test_a_fault_is_created_and_deleted(fake: "FakeCluster", kubeconfig: Path) -
     assert fake.asked[-1][:2] == ("DELETE", f"{FAULTS}/hot")
 
 
+def test_a_fault_has_the_place_the_degree_and_the_times_of_its_options() -> None:
+    words = ("--peer", "1", "--for", "5m", "--every", "1h", "--times", "3", "--after", "10s", "--until", "8h")
+    link = ("fault", "create", "link", "--node", "n", "--type", "LinkDown", "--chip", "0", *words, "-o", "yaml")
+    assert yaml.safe_load(run(*link).stdout)["spec"] == {
+        "target": {"nodeName": "n", "chip": 0, "peer": 1},
+        "type": "LinkDown",
+        "schedule": {"startAfter": "10s", "endAfter": "8h", "duration": "5m", "repeatEvery": "1h", "repeats": 3},
+    }
+    by_chance = ("--events-per-minute", "60", "--mean-time-between", "2h", "--mean-duration", "3m", "--seed", "7")
+    ecc = ("fault", "create", "ecc", "--node", "n", "--type", "HBMCorrectable", *by_chance, "-o", "yaml")
+    assert yaml.safe_load(run(*ecc).stdout)["spec"] == {
+        "target": {"nodeName": "n"},
+        "type": "HBMCorrectable",
+        "eventsPerMinute": 60,
+        "schedule": {"random": {"seed": 7, "meanTimeBetween": "2h", "meanDuration": "3m"}},
+    }
+
+
+def test_faults_of_a_scenario_are_deleted_together(fake: "FakeCluster", kubeconfig: Path) -> None:
+    fake.answers |= {FAULTS: [BROKEN], f"{FAULTS}/hot": BROKEN}
+    done = run("fault", "delete", "--scenario", "day", "--kubeconfig", kubeconfig)
+    assert done.stdout == "hot deleted\n"
+    assert fake.asked[-2][2]["labelSelector"] == ["neuron-sim.dev/scenario=day"]
+    assert run("fault", "delete").exit_code == 1
+
+
 def test_an_unknown_type_of_fault_is_answered_with_those_there_are() -> None:
     result = run("fault", "create", "hot", "--node", "worker", "--type", "Rust", "-o", "yaml")
     assert result.exit_code == 1

@@ -380,3 +380,10 @@ def test_one_missing_permission_costs_no_other_line() -> None:
 def test_nothing_told_at_all_is_still_a_report() -> None:
     facts = Facts(**{name: REFUSED for name in Facts.__slots__ if name != "version"}, version="v1.36.3")
     assert {finding.verdict for finding in diagnose(facts)} == {Verdict.OK, Verdict.UNKNOWN}
+
+
+@pytest.mark.parametrize("reason", ["Scheduled", "Ended"])
+def test_a_fault_that_waits_for_its_time_is_no_finding(reason: str) -> None:
+    waiting = fault("False")
+    waiting["status"]["conditions"][0]["reason"] = reason
+    assert not [finding for finding in diagnose(replace(HEALTHY, faults=[waiting])) if "fault" in finding.check]

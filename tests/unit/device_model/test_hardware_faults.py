@@ -70,7 +70,8 @@ def test_types_and_effects_stand_beside_one_another() -> None:
 
 
 @given(st.permutations([replace(FAULT, type=kind, effect=effect) for kind, effect in product(FAULT_TYPES, EFFECTS)]))
-def test_of_too_many_taints_only_such_without_effect_are_left_out(faults: list[Fault]) -> None:
+def test_of_too_many_taints_the_mildest_are_left_out(faults: list[Fault]) -> None:
     found: list[dict[str, Any]] = taints(faults)
-    assert len(found) == 16
-    assert sum(each["effect"] != "None" for each in found) == 2 * len(FAULT_TYPES)
+    assert [each["effect"] for each in found] == ["NoExecute"] * len(FAULT_TYPES) + ["NoSchedule"] * (
+        16 - len(FAULT_TYPES)
+    )

@@ -4,7 +4,7 @@ import asyncio
 import copy
 import heapq
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -108,6 +108,17 @@ class Cluster:
         self._write("status", resource, name)
         current = self._current(resource, name, {"resourceVersion": version} if version else {})
         return self.put(resource, _merged(current, {"status": status}))
+
+    async def patch_conditions(self, node: str, conditions: Sequence[Json]) -> Json:
+        self._write("conditions", kube.NODES, node)
+        current = self._current(kube.NODES, node, {})
+        by_type = {found["type"]: found for found in current.get("status", {}).get("conditions", [])}
+        for condition in conditions:
+            if condition.get("$patch") == "delete":
+                by_type.pop(condition["type"], None)
+            else:
+                by_type[condition["type"]] = {**by_type.get(condition["type"], {}), **condition}
+        return self.put(kube.NODES, _merged(current, {"status": {"conditions": list(by_type.values())}}))
 
     async def delete(
         self, resource: Resource, name: str, *, namespace: str | None = None, uid: str | None = None

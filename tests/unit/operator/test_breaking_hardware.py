@@ -1,8 +1,8 @@
 """NeuronFaults: checked, merged into the NeuronNode of their node, and gone with the object."""
 
 import pytest
-from neuron_operator import faults as judging
 from neuron_operator import kube
+from neuron_operator.faults import judging
 
 
 def active(cluster, name):
@@ -155,3 +155,34 @@ async def test_more_faults_than_a_node_can_show_are_told_youngest_first(cluster,
     await settle(cluster)
     assert [each["name"] for each in broken(cluster)] == ["z-old"]
     assert active(cluster, "a-young")["reason"] == "TooManyFaults"
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(
+    ("kind", "target", "reason", "words"),
+    [
+        ("LinkDown", {"chip": 0, "peer": 1}, "FaultActive", "the link of chips 0 and 1 of node worker"),
+        ("LinkDown", {"chip": 0, "peer": 10}, "UnknownLink", "Chip 0 of a trn2.48xlarge is linked to chips"),
+        ("LinkDown", {"chip": 0}, "InvalidSpec", "LinkDown is of one of link, not of a chip"),
+        ("LinkDown", {"peer": 1}, "InvalidSpec", "add spec.target.chip"),
+        ("Hang", {"chip": 0, "peer": 1}, "InvalidSpec", "not of a link"),
+        ("EFADown", {"efa": 0}, "FaultActive", "EFA card 0 of node worker"),
+        ("EFADown", {}, "FaultActive", "an EFA card of node worker"),
+        ("EFADown", {"efa": 63}, "UnknownCard", "change spec.target.efa"),
+        ("EFADown", {"chip": 0}, "InvalidSpec", "not of a chip"),
+        ("DriverFailed", {"chip": 0}, "InvalidSpec", "not of a chip"),
+        ("HBMCorrectable", {"chip": 0}, "FaultActive", "healthy, but works worse, and shown by a taint of effect None"),
+    ],
+)
+async def test_each_type_is_of_its_own_hardware(cluster, fault, settle, kind, target, reason, words):
+    made = fault("hot", "worker", type=kind)
+    made["spec"]["target"] |= target
+    del made["spec"]["effect"]
+    cluster.put(kube.FAULTS, made)
+    await settle(cluster)
+    found = active(cluster, "hot")
+    assert (found["reason"], words in found["message"]) == (reason, True), found["message"]
+    assert len(broken(cluster)) == (reason == "FaultActive")
+    for entry in broken(cluster):
+        assert entry["effect"] == ("None" if kind == "HBMCorrectable" else "NoSchedule")
+        assert {key: entry[key] for key in target} == target

@@ -202,7 +202,9 @@ def test_load_ramps_grows_and_counts() -> None:
     )  # fmt: skip
     assert [plan.utilization(t) for t in (0, 30, 60, 600)] == [10, 50, 90, 90]
     assert plan.core_memory(30)["tensors"] == (2 << 30) + 300 * (1 << 20)
-    said = plan.process(10, cores=(0,))
+    damage = load_plan.Damage()
+    damage.look(10, [])
+    said = plan.process(10, cores=(0,), damage=damage)
     assert said["executions"]["completed"] == 40
     assert (said["errors"]["numerical"], said["executions"]["completed_with_num_err"]) == (5, 5)
     assert said["executions"]["timed_out"] == 10
@@ -310,7 +312,10 @@ def test_a_running_process_has_the_fields_of_the_capture_in_their_order(
     cores = Owned(run_root, 0)
     with activity.Reporter(cores, tag="367") as reporter:
         memory = plan.core_memory(0)
-        reporter.report({0: {"utilization": 50, "flops": 7, "memory": memory}}, **plan.process(0, cores=cores.ids))
+        reporter.report(
+            {0: {"utilization": 50, "flops": 7, "memory": memory}},
+            **plan.process(0, cores=cores.ids, damage=load_plan.Damage()),
+        )
         wait(lambda: looked(run_root))
         shown.record()
         (entry,) = shown.record()["neuron_runtime_data"]

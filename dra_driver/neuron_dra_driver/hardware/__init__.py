@@ -1,0 +1,1 @@
+"""What faults do to the node's hardware: ECC counters that last, and what containers are told."""
