@@ -97,6 +97,12 @@ bench: $(STAMP) ## measure and print tables for docs/benchmarks.md (GO_DRIVER=bi
 	@hack/demo
 	$(BIN)/python tests/bench/neuron_ls.py
 
+FLEET ?= --nodes 500 --gangs 30 --pods 200
+
+.PHONY: bench-fleet
+bench-fleet: $(STAMP) ## measure virtual nodes on a cluster of their own (FLEET='--nodes 5000')
+	tests/bench/fleet.sh $(FLEET)
+
 .PHONY: generate
 generate: $(STAMP) ## write what is generated from other files (CRDs)
 	hack/generate

@@ -16,6 +16,7 @@ Json = dict[str, Any]
 
 NAMESPACE = "bench-fleet"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+GANGS = f"/apis/neuron-sim.dev/v1alpha1/namespaces/{NAMESPACE}/neurongangs"
 RESOURCE = "/apis/resource.k8s.io/v1"
 PLAIN_DRIVER = "plain.example.com"
 CONNECTIONS = 16
@@ -114,6 +115,8 @@ async def gangs(kube: Kube, pods: Pods, count: int) -> list[float]:
         await pods.until(lambda members=members: pods.ready.keys() >= set(members), seconds=120)
         took.append(1000 * (max(pods.ready[member] for member in members) - began))
         await remove(kube, pods)
+    while (await kube.request("GET", GANGS))["items"]:  # noqa: ASYNC110, and with them the nodes' reservations
+        await asyncio.sleep(0.1)
     return took
 
 
