@@ -268,7 +268,7 @@ def test_no_example_is_left_untried() -> None:
         *(f"device-plugin/{name}.yaml" for name in ("pool", "chips", "cores")),
         *(f"gangs/{name}.yaml" for name in ("pool", "pods", "statefulset", "job")),
         *(f"virtual-nodes/{name}.yaml" for name in ("pool", "pod", "gang")),  # test_virtual_nodes
-        "jobset/jobset.yaml",  # test_gangs
+        *(f"{kind}/{kind}.yaml" for kind in ("jobset", "leaderworkerset")),  # test_gangs
         "collectives/job.yaml",  # test_nccom
         *(f"faults/{name}.yaml" for name in ("broken-chip", "flaky-link", "corrected-errors")),  # test_fault_surfaces
         *(f"minimal-dra-driver/{name}.yaml" for name in ("driver", "kustomization", "pod")),

@@ -3,14 +3,18 @@
 The two workers are two nodes of one UltraServer for the time of this file.
 """
 
-import copy
+import json
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import yaml
 from harness import REPOSITORY, SYSTEM, Cluster, Failed, Object, pod, until
 
 EXAMPLES = REPOSITORY / "manifests/examples/gangs"
+WORKLOADS = {"pretrain": "jobset", "serve": "leaderworkerset"}
+"""Gangs of other examples, and the kind that makes their pods."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -174,20 +178,23 @@ def test_an_operator_that_goes_in_the_middle_is_followed_by_the_next(cluster: Cl
 
 
 @pytest.fixture(scope="module")
-def controller(cluster: Cluster) -> None:
-    """JobSet's, as a user installs it. It stays: it looks at JobSets only."""
-    cluster.show([str(REPOSITORY / "hack/controllers"), "install", "--name", cluster.name, "jobset"])
+def controllers(cluster: Cluster) -> None:
+    """JobSet's and LeaderWorkerSet's, as a user installs them. They stay: they look at their own kinds only."""
+    cluster.show([str(REPOSITORY / "hack/controllers"), "install", "--name", cluster.name, "jobset", "lws"])
 
 
 @pytest.fixture
-def jobset(cluster: Cluster, namespace: str, controller: None) -> Iterator[Object]:
-    """The example; all JobSets are gone in the end, so that nobody makes their pods anew."""
-    yield yaml.safe_load((EXAMPLES.parent / "jobset/jobset.yaml").read_text())
-    cluster.kubectl("delete", "jobsets", "--all", "-n", namespace, "--cascade=foreground")
+def workloads(cluster: Cluster, namespace: str, controllers: None) -> Iterator[dict[str, Object]]:
+    """The examples, by the name of their gang; gone in the end, so that nobody makes their pods anew."""
+    yield {
+        name: yaml.safe_load((EXAMPLES.parent / f"{kind}/{kind}.yaml").read_text()) for name, kind in WORKLOADS.items()
+    }
+    for name in WORKLOADS:
+        delete_workload(cluster, namespace, name)
 
 
-def pods_of(jobset: Object) -> Object:
-    return jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+def delete_workload(cluster: Cluster, namespace: str, name: str) -> None:
+    cluster.kubectl("delete", WORKLOADS[name], name, "-n", namespace, "--ignore-not-found", "--cascade=foreground")
 
 
 def uids(cluster: Cluster, namespace: str, gang: str) -> set[str]:
@@ -195,45 +202,59 @@ def uids(cluster: Cluster, namespace: str, gang: str) -> set[str]:
     return {found["metadata"]["uid"] for found in pods}
 
 
-@pytest.mark.timeout(3600)  # where no registry is in reach, the controller is compiled at first
-def test_two_jobsets_race_for_the_last_ultraserver(cluster: Cluster, namespace: str, jobset: Object) -> None:
-    rival = copy.deepcopy(jobset)
-    rival["metadata"]["name"] = pods_of(rival)["metadata"]["labels"]["neuron-sim.dev/gang"] = "rival"
-    names = ("pretrain", "rival")
-    cluster.apply([jobset, rival], namespace)
+@pytest.mark.timeout(3600)  # where no registry is in reach, the controllers are compiled at first
+def test_a_jobset_and_a_leaderworkerset_race_for_the_last_ultraserver(
+    cluster: Cluster, namespace: str, workloads: dict[str, Object]
+) -> None:
+    """All of one or all of the other, though a LeaderWorkerSet makes its workers only when the leader runs."""
+    cluster.apply(list(workloads.values()), namespace)
     until(
-        lambda: sorted(phase(cluster, namespace, gang) for gang in names) == ["Bound", "Pending"],
+        lambda: sorted(phase(cluster, namespace, gang) for gang in workloads) == ["Bound", "Pending"],
         what="one bound, one pending",
         details=lambda: gangs(cluster),
     )
-    running = next(gang for gang in names if phase(cluster, namespace, gang) == "Bound")
-    (waiting,) = set(names) - {running}
+    running = next(gang for gang in workloads if phase(cluster, namespace, gang) == "Bound")
+    (waiting,) = set(workloads) - {running}
+    assert Counter(nodes_of(cluster, namespace, running)) == dict.fromkeys(cluster.workers(), 2)
     assert not nodes_of(cluster, namespace, waiting)
-    nodes: dict[str, set[str]] = {}
-    for found in cluster.items("pods", "-n", namespace, "-l", f"neuron-sim.dev/gang={running}"):
-        nodes.setdefault(found["metadata"]["labels"]["job-name"], set()).add(found["spec"]["nodeName"])
-    assert sorted(map(len, nodes.values())) == [1, 1], "pods of a Job are neighbours"
-    cluster.kubectl("delete", "jobset", running, "-n", namespace, "--cascade=foreground")
+    delete_workload(cluster, namespace, running)
     wait_for_phase(cluster, namespace, waiting, "Bound")
+    assert Counter(nodes_of(cluster, namespace, waiting)) == dict.fromkeys(cluster.workers(), 2)
 
 
-def test_pods_of_a_jobset_that_are_rolled_back_are_made_anew(cluster: Cluster, namespace: str, jobset: Object) -> None:
+def test_rolled_back_pods_are_made_anew_by_their_controllers(
+    cluster: Cluster, namespace: str, workloads: dict[str, Object]
+) -> None:
     """The scheduler wants a pod of another kind first, of which placement knows nothing."""
     wanted = {"labelSelector": {"matchLabels": {"app": "rendezvous"}}, "topologyKey": "kubernetes.io/os"}
-    made = pods_of(jobset)
-    made["metadata"]["annotations"]["neuron-sim.dev/gang-timeout"] = "5s"
-    made["spec"]["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [wanted]}}
-    cluster.apply(jobset, namespace)
-    until(lambda: len(uids(cluster, namespace, "pretrain")) == 4, what="all pods")
-    before = uids(cluster, namespace, "pretrain")
-    until(lambda: events(cluster, namespace, "GangTimedOut"), what="rolled back", details=lambda: gangs(cluster))
-    assert "pod affinity" in events(cluster, namespace, "GangTimedOut")[0]["message"]
+    for found in workloads.values():
+        made = (
+            found["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+            if found["kind"] == "JobSet"
+            else found["spec"]["leaderWorkerTemplate"]["workerTemplate"]
+        )
+        made["metadata"]["annotations"]["neuron-sim.dev/gang-timeout"] = "5s"
+        made["spec"]["containers"][0]["resources"]["limits"] = {"aws.amazon.com/neuron": 4}
+        made["spec"]["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [wanted]}}
+    workloads["serve"]["spec"]["startupPolicy"] = "LeaderCreated"
+    cluster.apply(list(workloads.values()), namespace)
+
+    def late() -> set[str]:
+        return {event["involvedObject"]["name"].split("-")[0] for event in events(cluster, namespace, "GangTimedOut")}
+
+    before = {
+        gang: until(partial(uids, cluster, namespace, gang), what=f"pods of {gang}", details=lambda: gangs(cluster))
+        for gang in workloads
+    }
+    until(lambda: late() == set(workloads), what="both rolled back", details=lambda: gangs(cluster))
+    assert "pod affinity" in json.dumps(events(cluster, namespace, "GangTimedOut"))
     rendezvous = pod("rendezvous")
     rendezvous["metadata"]["labels"] = {"app": "rendezvous"}
     cluster.apply(rendezvous, namespace)
-    wait_for_phase(cluster, namespace, "pretrain", "Bound")
-    assert len(nodes_of(cluster, namespace, "pretrain")) == 4
-    assert not before & uids(cluster, namespace, "pretrain"), "all are new"
+    for gang in workloads:
+        wait_for_phase(cluster, namespace, gang, "Bound")
+        assert len(nodes_of(cluster, namespace, gang)) == 4
+        assert not before[gang] & uids(cluster, namespace, gang), "all are new"
 
 
 @pytest.mark.parametrize(
