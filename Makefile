@@ -70,6 +70,7 @@ test: test-unit test-cluster ## all tests
 .PHONY: test-unit
 test-unit: $(STAMP) ## tests that need no cluster (TESTS=path or -k ... to choose)
 	@hack/helm --existing version > /dev/null  # the chart's tests render with it
+	@hack/promtool --version > /dev/null       # and check its rules with this
 	$(BIN)/pytest tests/unit -n auto $(TESTS)
 
 .PHONY: test-cluster
