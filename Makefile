@@ -12,6 +12,7 @@ WORKERS ?= 1
 KUBERNETES ?=
 NAME ?=
 EXISTING ?=
+PORT ?=
 TESTS ?=
 TEST_CLUSTER := neuron-sim-test
 SEED ?=
@@ -34,6 +35,10 @@ help: ## list the targets
 .PHONY: demo
 demo: ## from nothing to neuron-ls in a pod on a simulated Trainium node
 	@hack/demo
+
+.PHONY: dashboards
+dashboards: ## Prometheus beside the cluster, and how to see the dashboards (PORT=9090)
+	@hack/dashboards $(if $(PORT),--port $(PORT))
 
 .PHONY: up
 up: ## start the cluster (NAME=neuron-sim, WORKERS=1, KUBERNETES=v1.36.3)
