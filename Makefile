@@ -83,8 +83,9 @@ test-cluster: $(STAMP) ## tests on a real cluster, which they make themselves
 	$(BIN)/pytest tests/cluster -n 2 --dist loadfile $(TESTS)
 
 .PHONY: soak
-soak: $(STAMP) ## a million configurations, a million steps of the state machine (SEED=, STEPS=1000000)
+soak: $(STAMP) ## a million configurations, reports and steps of the state machine (SEED=, STEPS=1000000)
 	$(BIN)/python tests/soak/fuzz_config.py --examples $(STEPS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python tests/soak/fuzz_activity.py --examples $(STEPS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python tests/soak/state_machine.py --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: soak-cluster
@@ -99,6 +100,7 @@ soak-cluster: $(STAMP) ## pods come and go on the tests' cluster while parts of 
 bench: $(STAMP) ## measure and print tables for docs/benchmarks.md (GO_DRIVER=binary of dra-example-driver, to compare)
 	$(BIN)/python tests/bench/placement.py
 	$(BIN)/python tests/bench/collectives.py
+	$(BIN)/python tests/bench/exporter.py
 	$(BIN)/python tests/bench/drivers.py $(if $(GO_DRIVER),--go-driver $(GO_DRIVER))
 	@hack/demo
 	$(BIN)/python tests/bench/neuron_ls.py
