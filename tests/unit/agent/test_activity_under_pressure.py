@@ -77,8 +77,7 @@ class Claim:
 
     async def talk(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connected as processes are: who finds the queue full waits."""
-        one = socket.socket(socket.AF_UNIX)
-        one.settimeout(PATIENCE)
+        one = socket.socket(socket.AF_UNIX)  # with a timeout it would not wait, but be told to try again
         await asyncio.to_thread(one.connect, self.address)
         return await asyncio.open_unix_connection(sock=one)
 
