@@ -30,15 +30,15 @@ FAULT_DRILL = Dashboard(
                     steps=[(None, GREEN), (1, RED)],
                 ),
                 Panel(
-                    "Faults by chip",
+                    "Faults",
                     [
                         Query(
-                            'max by (node, type, fault, neuron_device_index) (neuron_sim_fault_active{node=~"$node"})'
-                            " or 0 * max(neuron_sim_faults)",
-                            "{{node}} nd{{neuron_device_index}} {{type}}",
+                            'max by (node, type, fault) (neuron_sim_fault_active{node=~"$node"})'
+                            ' or label_replace(0 * max(neuron_sim_faults), "type", "none", "", "")',
+                            "{{node}} {{type}}",
                         )
                     ],
-                    "From when to when a fault was active, for each chip that it hits.",
+                    "From when to when each fault was active.",
                     "state-timeline",
                     width=16,
                     height=7,

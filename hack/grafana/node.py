@@ -87,17 +87,27 @@ NODE = Dashboard(
             "Hardware",
             [
                 Panel(
-                    "ECC events by device",
+                    "ECC events",
                     [
                         Query(
-                            "sum by (node, neuron_device_index, event_type) "
-                            f'(increase(hardware_ecc_events_total{{node=~"$node"}}[{RATE}])) > 0 or '
-                            'sum by (event_type) (0 * hardware_ecc_events_total{node=~"$node"})',
+                            f'sum by (event_type) (increase(hardware_ecc_events_total{{node=~"$node"}}[{RATE}]))',
+                            "{{event_type}}",
+                        )
+                    ],
+                    "What came in an interval.",
+                ),
+                Panel(
+                    "Devices with most ECC events",
+                    [
+                        Query(
+                            "topk(8, sum by (node, neuron_device_index, event_type) "
+                            '(hardware_ecc_events_total{node=~"$node"}))',
                             "{{node}} nd{{neuron_device_index}} {{event_type}}",
                         )
                     ],
-                    "What came in an interval; a line at zero while nothing comes.",
-                    width=12,
+                    "Since the node exists.",
+                    "bargauge",
+                    steps=[(None, GREEN), (1, YELLOW), (100, RED)],
                 ),
                 Panel(
                     "Latency of executions",
@@ -109,7 +119,6 @@ NODE = Dashboard(
                     ],
                     "The slowest process of the node. Thermal throttling raises it.",
                     unit="s",
-                    width=12,
                 ),
             ],
         ),

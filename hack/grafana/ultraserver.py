@@ -40,9 +40,9 @@ ULTRASERVER = Dashboard(
                     steps=[(None, BLUE)],
                 ),
                 Panel(
-                    "Allocated, by state",
+                    "By state",
                     [Query("max by (state) (neuron_sim_ultraservers) or vector(0)", "{{state}}")],
-                    "NeuronUltraServers, which there are while workloads have nodes.",
+                    "NeuronUltraServers. Degraded: a server is missing, not Ready or broken.",
                     "bargauge",
                     width=6,
                     height=5,

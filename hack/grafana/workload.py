@@ -143,13 +143,11 @@ WORKLOAD = Dashboard(
                     "Errors by type",
                     [
                         Query(
-                            "sum by (namespace, pod, error_type) "
-                            f"(rate(execution_errors_total{{{MINE}}}[{RATE}])) > 0 or "
-                            f"sum by (error_type) (0 * execution_errors_total{{{MINE}}})",
-                            "{{namespace}}/{{pod}} {{error_type}}",
+                            f"sum by (error_type) (rate(execution_errors_total{{{MINE}}}[{RATE}]))",
+                            "{{error_type}}",
                         )
                     ],
-                    "A second; lines at zero while there are none.",
+                    "A second.",
                     unit="cps",
                 ),
                 Panel(
