@@ -20,10 +20,10 @@ from typing import Any
 
 from neuron_dra_driver.activity import claim_socket
 from neuron_dra_driver.activity.board import Board
-from neuron_dra_driver.activity.exposition import Shown, render
+from neuron_dra_driver.activity.exposition import Shown
 from neuron_dra_driver.agent import http_server
 from neuron_dra_driver.metrics import Metrics
-from node_page import MACHINE, busy_node, page_of, report_of, requests
+from node_page import busy_node, page_of, rendered, report_of, requests
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -48,7 +48,7 @@ async def export(folder: Path) -> None:
         shown = [
             Shown(one.claim, one.view, one.pods, board.processes()) for one, board in zip(template, boards, strict=True)
         ]
-        return 200, own.render() + render(node, shown, MACHINE).encode()
+        return 200, own.render() + rendered(node, shown)
 
     server = await http_server.serve({"/metrics": page}, port=0, host="127.0.0.1")
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -118,7 +118,7 @@ def beside_the_client_library(rounds: int) -> tuple[float, float]:
     ours, theirs = [], []
     for _ in range(rounds):
         begin = time.process_time()
-        own.render() + render(node, shown, MACHINE).encode()
+        own.render() + rendered(node, shown)
         between = time.process_time()
         generate_latest(registry)
         ours.append(between - begin)

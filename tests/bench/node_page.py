@@ -1,5 +1,6 @@
 """A node with a pod on each of its chips, all of them busy: what tests and measures of its page have in common."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from neuron_device_model.view import GivenChip, container_view
@@ -54,6 +55,11 @@ def requests(node: SimulatedNode, *, age: float = 100) -> list[Shown]:
     return found
 
 
+def rendered(node: SimulatedNode, shown: Iterable[Shown]) -> bytes:
+    """The devices' metrics."""
+    return render(node, shown, MACHINE).encode()
+
+
 def page_of(node: SimulatedNode) -> bytes:
     """All that its agent shows."""
     own = Metrics()
@@ -65,4 +71,4 @@ def page_of(node: SimulatedNode) -> bytes:
             "ultraserver_node": seat.node if seat else "",
         }
     )
-    return own.render() + render(node, requests(node), MACHINE).encode()
+    return own.render() + rendered(node, requests(node))

@@ -20,10 +20,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 from neuron_dra_driver.activity.board import Board
-from neuron_dra_driver.activity.exposition import Shown, render
+from neuron_dra_driver.activity.exposition import Shown
 from neuron_dra_driver.activity.reports import WrongMessage, message, report
 from neuron_dra_driver.agent import openmetrics
-from node_page import MACHINE, busy_node, report_of, requests
+from node_page import busy_node, rendered, report_of, requests
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
@@ -93,9 +93,9 @@ def main() -> int:
                 board.drop("fuzzed")  # as its connection ends
             if number % RENDERED_EACH == 0:
                 shown = Shown(template.claim, template.view, template.pods, board.processes())
-                page = render(node, [shown], MACHINE)
-                list(text_families(page))
-                list(openmetrics_families(openmetrics.converted(page.encode()).decode()))
+                page = rendered(node, [shown])
+                list(text_families(page.decode()))
+                list(openmetrics_families(openmetrics.converted(page).decode()))
         except Exception:
             print(f"example {number}: {written!r}", file=sys.stderr)
             raise
