@@ -1,6 +1,6 @@
 """A node with a pod on each of its chips, all of them busy: what tests and measures of its page have in common."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from neuron_device_model.view import GivenChip, container_view
@@ -17,12 +17,12 @@ MACHINE = System(
 )
 
 
-def busy_node(name: str, *, server: int | None = None) -> SimulatedNode:
-    """A trn2.48xlarge, or a server of an UltraServer."""
+def busy_node(name: str, *, server: int | None = None, faults: Sequence[Mapping[str, Any]] = ()) -> SimulatedNode:
+    """A trn2.48xlarge, or a server of an UltraServer; `faults` as in a NeuronNode."""
     spec: dict[str, Any] = {"instanceType": "trn2.48xlarge"}
     if server is not None:
         spec = {"instanceType": "trn2u.48xlarge", "ultraServer": {"id": "us-1", "size": 4, "node": server}}
-    return from_neuron_node({"metadata": {"name": name}, "spec": spec})
+    return from_neuron_node({"metadata": {"name": name}, "spec": {**spec, "faults": list(faults)}})
 
 
 def report_of(chip: int, *, age: float) -> Report:
@@ -57,7 +57,7 @@ def requests(node: SimulatedNode, *, age: float = 100) -> list[Shown]:
 
 def rendered(node: SimulatedNode, shown: Iterable[Shown]) -> bytes:
     """The devices' metrics."""
-    return render(node, shown, MACHINE).encode()
+    return render(node, shown, MACHINE, {}).encode()
 
 
 def page_of(node: SimulatedNode) -> bytes:

@@ -79,6 +79,15 @@ def test_dashboards_fill_and_alerts_see_what_was_broken(
             series = f'neuroncore_utilization_ratio{{namespace="{namespace}", pod="{name}", node="{node}"}} > 0'
             until(lambda series=series: prometheus.query(series), what=series)
         until(lambda: prometheus.alert("NeuronDeviceUnhealthy", node=node), what="the broken chip in an alert")
+        fires = {"node": node, "alertstate": "firing"}
+        until(
+            lambda: prometheus.alert("NeuronFaultActive", fault=broken["metadata"]["name"], **fires),
+            what="the fault in an alert that fires",
+        )
+        until(
+            lambda: prometheus.alert("NeuronDeviceUncorrectedECC", neuron_device_index="15", **fires),
+            what="its ECC event in an alert that fires",
+        )
         until(
             lambda: prometheus.alert("NeuronHardwareErrors", namespace=namespace, pod="failing"),
             what="failing executions in an alert",

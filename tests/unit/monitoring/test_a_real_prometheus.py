@@ -16,10 +16,7 @@ from node_page import busy_node, page_of
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-FAULT = (
-    b"# HELP neuron_sim_fault_active A fault.\n# TYPE neuron_sim_fault_active gauge\n"
-    b'neuron_sim_fault_active{fault="drill",type="Hang",neuron_device_index="3"} 1\n'
-)
+FAULT = {"name": "drill", "type": "Hang", "chip": 3, "effect": "NoSchedule", "since": "2026-01-01T00:00:00Z"}
 
 
 def pages() -> Mapping[str, bytes]:
@@ -30,7 +27,7 @@ def pages() -> Mapping[str, bytes]:
     operator_metrics.POOL_READY_NODES.labels("default").set(2)
     operator_metrics.LEADER.set(1)
     return {
-        "worker-1": page_of(busy_node("worker-1", server=0)) + FAULT,
+        "worker-1": page_of(busy_node("worker-1", server=0, faults=[FAULT])),
         "worker-2": page_of(busy_node("worker-2", server=1)),
         "control-plane": generate_latest(),
     }

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 NAME = re.compile(r"(?<![\w:])(?:neuron|execution_|hardware_|system_|instance_)\w+(?=[{\[) ]|$)")
 """A metric in a query. Labels stand before an equals sign, a comma or a parenthesis, so some of them match, too."""
 LABELS = {"instance_type", "neuron_device_index", "neuroncore", "instance_id"}
-OF_FAULTS = {"neuron_sim_fault_active"}
+FAULT = {"name": "drill", "type": "Hang", "chip": 3, "effect": "NoSchedule", "since": "2026-01-01T00:00:00Z"}
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
@@ -65,13 +65,13 @@ def test_prometheus_can_parse_every_query(promtool: Callable[..., str], tmp_path
 
 def exported() -> set[str]:
     """The metrics of agents and operator, and what rules make of them."""
-    page = page_of(busy_node("worker-1", server=0)).decode()
+    page = page_of(busy_node("worker-1", server=0, faults=[FAULT])).decode()
     agent = {sample.name for family in text_string_to_metric_families(page) for sample in family.samples}
     wrapped = [one for one in vars(operator_metrics).values() if isinstance(one, MetricWrapperBase)]
     families: Any = [family for one in wrapped for family in one.describe()]
     ours = {f"{f.name}{'_total' if f.type == 'counter' else ''}" for f in families}
     histograms = {f"{f.name}_{part}" for f in families if f.type == "histogram" for part in ("bucket", "count", "sum")}
-    return {*agent, *ours, *histograms, *OF_FAULTS}
+    return {*agent, *ours, *histograms}
 
 
 def test_queries_and_rules_ask_for_what_is_exported() -> None:
