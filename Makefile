@@ -12,6 +12,7 @@ WORKERS ?= 1
 KUBERNETES ?=
 NAME ?=
 EXISTING ?=
+PORT ?=
 TESTS ?=
 TEST_CLUSTER := neuron-sim-test
 SEED ?=
@@ -34,6 +35,10 @@ help: ## list the targets
 .PHONY: demo
 demo: ## from nothing to neuron-ls in a pod on a simulated Trainium node
 	@hack/demo
+
+.PHONY: dashboards
+dashboards: ## Prometheus beside the cluster, and how to see the dashboards (PORT=9090)
+	@hack/dashboards $(if $(PORT),--port $(PORT))
 
 .PHONY: up
 up: ## start the cluster (NAME=neuron-sim, WORKERS=1, KUBERNETES=v1.36.3)
@@ -70,6 +75,7 @@ test: test-unit test-cluster ## all tests
 .PHONY: test-unit
 test-unit: $(STAMP) ## tests that need no cluster (TESTS=path or -k ... to choose)
 	@hack/helm --existing version > /dev/null  # the chart's tests render with it
+	@hack/promtool --version > /dev/null       # and check its rules with this
 	$(BIN)/pytest tests/unit -n auto $(TESTS)
 
 .PHONY: test-cluster
@@ -77,8 +83,9 @@ test-cluster: $(STAMP) ## tests on a real cluster, which they make themselves
 	$(BIN)/pytest tests/cluster -n 2 --dist loadfile $(TESTS)
 
 .PHONY: soak
-soak: $(STAMP) ## a million configurations, a million steps of the state machine (SEED=, STEPS=1000000)
+soak: $(STAMP) ## a million configurations, reports and steps of the state machine (SEED=, STEPS=1000000)
 	$(BIN)/python tests/soak/fuzz_config.py --examples $(STEPS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python tests/soak/fuzz_activity.py --examples $(STEPS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python tests/soak/state_machine.py --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: soak-cluster
@@ -93,6 +100,7 @@ soak-cluster: $(STAMP) ## pods come and go on the tests' cluster while parts of 
 bench: $(STAMP) ## measure and print tables for docs/benchmarks.md (GO_DRIVER=binary of dra-example-driver, to compare)
 	$(BIN)/python tests/bench/placement.py
 	$(BIN)/python tests/bench/collectives.py
+	$(BIN)/python tests/bench/exporter.py
 	$(BIN)/python tests/bench/drivers.py $(if $(GO_DRIVER),--go-driver $(GO_DRIVER))
 	@hack/demo
 	$(BIN)/python tests/bench/neuron_ls.py

@@ -6,13 +6,14 @@ Three kinds of series as text are less than the client library's HTTP servers an
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from .names import version
 
 SUCCESS = "success"
 ERROR = "error"
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30)
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
+"""Seconds. OpenMetrics wants whole ones with their zero, too."""
 
 PREFIX = "neuron_sim_agent_"
 
@@ -20,8 +21,8 @@ PREFIX = "neuron_sim_agent_"
 class Value:
     """A counter or a gauge."""
 
-    def __init__(self) -> None:
-        self._value = 0.0
+    def __init__(self, value: float = 0.0) -> None:
+        self._value = value
 
     def set(self, value: float) -> None:
         """For a gauge."""
@@ -72,6 +73,7 @@ class Metrics:
         self.allocate = self._durations("allocate", "Time to answer one Allocate of the kubelet (device plugins).")
         self.prepared_claims = self._gauge("prepared_claims", "Claims that are prepared on this node.")
         self.devices = self._gauge("published_devices", "Devices that this node offers.")
+        self.unhealthy = self._gauge("unhealthy_devices", "Offered devices of which a part is broken.")
         self.registered = self._gauge("registered", "Whether the kubelet has registered the driver (1) or not (0).")
         self.quarantined = self._gauge(
             "quarantined_checkpoints", "Checkpoint files that could not be read and were put aside."
@@ -89,6 +91,13 @@ class Metrics:
             ("removed", "repaired"),
         )
         self._gauge("build_info", "The agent's version; always 1.", f'version="{version()}"').set(1)
+
+        self.node({})
+
+    def node(self, labels: Mapping[str, object]) -> None:
+        """What the node is from now on, which other series are joined with; without labels: none."""
+        said = ",".join(f'{name}="{value}"' for name, value in labels.items())
+        self._add("node_info", "gauge", "What the node is; always 1.", {said: Value(1)} if said else {})
 
     def render(self) -> bytes:
         """As Prometheus reads them."""

@@ -53,12 +53,14 @@ class Reporter:
             folder = os.path.dirname(os.path.dirname(path))
             places.setdefault(folder, {})[core_id] = os.path.basename(path)
         self._places = [(Connection(folder), numbers) for folder, numbers in sorted(places.items())]
+        self._times = os.times()
 
     def report(self, cores: Mapping[int, Report], *, models: Sequence[Report] = (), **process: object) -> bool:
         """Say what each core does now, and what is loaded; the other fields are of the process.
 
         Whether somebody listens. Raises ReportError when an earlier report was refused.
         """
+        process.setdefault("vcpu", self._vcpu_usage())
         heard = True
         for place, (connection, numbers) in enumerate(self._places):
             report: dict[str, object] = {
@@ -71,6 +73,13 @@ class Reporter:
             report.update({} if place else process)
             heard = connection.send(report) and heard
         return heard
+
+    def _vcpu_usage(self) -> Report:
+        """Percent of all vCPUs since the report before."""
+        before, self._times = self._times, os.times()
+        percent = max(self._times.elapsed - before.elapsed, 0.01) * (os.cpu_count() or 1) / 100
+        spent = {"user": self._times.user - before.user, "system": self._times.system - before.system}
+        return {name: round(min(seconds / percent, 100.0), 2) for name, seconds in spent.items()}
 
     def close(self) -> None:
         """Nothing more to say: these cores are idle."""

@@ -115,7 +115,7 @@ class ClaimSocket:
             await _close(writer)
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        due = time.monotonic()
+        due = 0.0  # whoever begins may write a burst
         while (line := await reader.readline()).endswith(b"\n"):
             now = time.monotonic()
             due = max(due, now - BURST * INTERVAL) + INTERVAL

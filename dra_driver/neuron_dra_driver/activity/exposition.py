@@ -14,7 +14,7 @@ from neuron_device_model.faults import chips_hit, lost_chips
 
 from ..node import SimulatedNode
 from .pods import Pod, containers_of
-from .reports import CORE_MEMORY, ERRORS, EXECUTIONS, PERCENTILES, Report
+from .reports import CORE_MEMORY, ERRORS, EXECUTIONS, PERCENTILES, VCPU_USAGE, Report
 
 ECC_EVENTS = ("mem_ecc_corrected", "mem_ecc_uncorrected", "sram_ecc_corrected", "sram_ecc_uncorrected")
 
@@ -28,6 +28,7 @@ _HEADS: Mapping[str, tuple[str, str]] = {
         for name in CORE_MEMORY
     },
     "neuroncore_utilization_ratio": ("gauge", "NeuronCore utilization ratio"),
+    "neuron_runtime_vcpu_usage_ratio": ("gauge", "Runtime vCPU utilization ratio"),
     "hardware_ecc_events_total": ("counter", "Hardware ECC events total"),
     "system_memory_total_bytes": ("gauge", "System memory total_bytes bytes"),
     "system_memory_used_bytes": ("gauge", "System memory used_bytes bytes"),
@@ -107,6 +108,8 @@ def _of_process(process: Report, numbers: Mapping[str, int]) -> Iterator[tuple[s
     on_devices = sum(sum(core["memory"].values()) for core in process["cores"].values())
     yield "neuron_runtime_memory_used_bytes", 'memory_location="host"', sum(process["host"].values())
     yield "neuron_runtime_memory_used_bytes", 'memory_location="neuron_device"', on_devices
+    for name in VCPU_USAGE:
+        yield "neuron_runtime_vcpu_usage_ratio", f'usage_type="{name}"', process["vcpu"][name] / 100
     for name in ERRORS:
         yield "execution_errors_total", f'error_type="{name}"', process["errors"][name]
     for name in EXECUTIONS:

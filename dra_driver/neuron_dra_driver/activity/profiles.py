@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from .reports import CORE_MEMORY, ERRORS, EXECUTIONS, HOST_MEMORY, PERCENTILES, Report
+from .reports import CORE_MEMORY, ERRORS, EXECUTIONS, HOST_MEMORY, PERCENTILES, VCPU_USAGE, Report
 
 MIB = 1 << 20
 LOADING = 20.0
@@ -20,6 +20,9 @@ CHECKPOINT_EVERY, CHECKPOINT = 300.0, 15.0
 
 _SPREAD: Mapping[str, float] = dict(zip(PERCENTILES, (0.94, 0.95, 0.98, 1.0, 1.03, 1.18, 1.3), strict=True))
 """Latency percentiles, as parts of the median."""
+
+_VCPU: Mapping[str, float] = dict(zip(VCPU_USAGE, (0.05, 0.01), strict=True))
+"""Percent of the vCPUs, as parts of a core's utilization."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ def report(profile: str, *, seed: str, cores: Iterable[int], age: float, core_me
         "host": dict(zip(HOST_MEMORY, (512 * MIB, 0, 64 * MIB, 0), strict=True)),
         "executions": dict.fromkeys(EXECUTIONS, 0) | {"completed": int(load.executions)},
         "errors": dict.fromkeys(ERRORS, 0),
+        "vcpu": {name: round(part * load.utilization, 2) for name, part in _VCPU.items()},
         "latency": {"total": total, "device": device} if load.utilization else None,
         "models": [],
     }

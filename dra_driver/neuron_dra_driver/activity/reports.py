@@ -28,6 +28,7 @@ EXECUTIONS = (
     "failed_to_queue",
 )
 ERRORS = ("generic", "numerical", "transient", "model", "runtime", "hardware")
+VCPU_USAGE = ("user", "system")
 PERCENTILES = ("p0", "p1", "p25", "p50", "p75", "p99", "p100")
 
 _MOST = (1 << 63) - 1
@@ -63,6 +64,7 @@ def report(fields: Mapping[str, Any], *, cores: Collection[int]) -> Report:
         "host": dict.fromkeys(HOST_MEMORY, 0),
         "executions": dict.fromkeys(EXECUTIONS, 0),
         "errors": dict.fromkeys(ERRORS, 0),
+        "vcpu": dict.fromkeys(VCPU_USAGE, 0),
     }
     found |= _object("report", fields, _FIELDS)
     found["tag"] = found["tag"] or str(found["pid"])
@@ -144,6 +146,11 @@ def _cores(where: str, value: Any) -> dict[str, Any]:
     return {core: idle | _object(f"{where}.{core}", found, _CORE) for core, found in value.items()}
 
 
+def _vcpu(where: str, value: Any) -> dict[str, float]:
+    found = _object(where, value, dict.fromkeys(VCPU_USAGE, _number(100)))
+    return {name: found.get(name, 0) for name in VCPU_USAGE}
+
+
 def _latency(where: str, value: Any) -> dict[str, Any] | None:
     if value is None:
         return None
@@ -193,5 +200,6 @@ _FIELDS: Mapping[str, Field] = {
     "executions": _counts(EXECUTIONS),
     "errors": _counts(ERRORS),
     "latency": _latency,
+    "vcpu": _vcpu,
     "models": _models,
 }

@@ -34,6 +34,7 @@ from ..hardware.service import Hardware
 from ..kubeletplugin import (
     ApiError,
     HealthMonitor,
+    HealthStatus,
     KubeletPlugin,
     Pool,
     Registration,
@@ -391,8 +392,11 @@ class Agent:
 
     def _publish(self) -> None:
         node = self._offered()
+        found = device_health(node) if node else {}
         self._metrics.devices.set(len(node.devices) if node else 0)
-        self._health.set(device_health(node) if node else {})
+        self._metrics.unhealthy.set(sum(one.status is HealthStatus.UNHEALTHY for one in found.values()))
+        self._metrics.node(_labels_of(node) if node else {})
+        self._health.set(found)
         self._claim_status.wake()
         self._pod_events.wake()
         self._activity.faults_changed()
@@ -588,6 +592,15 @@ async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _labels_of(node: SimulatedNode) -> dict[str, object]:
+    seat = node.seat
+    return {
+        "instance_type": node.instance_type.name,
+        "ultraserver_id": seat.id if seat else "",
+        "ultraserver_node": seat.node if seat else "",
+    }
 
 
 def _unexpected(error: Exception) -> bool:

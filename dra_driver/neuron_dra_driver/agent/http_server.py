@@ -5,7 +5,10 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
+from . import openmetrics
+
 TIMEOUT = 10.0
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +24,10 @@ async def serve(pages: dict[str, Page], *, port: int, host: str | None = None) -
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(TIMEOUT):
-                status, body = await _answer(pages, await reader.readuntil(b"\r\n\r\n"))
+                status, kind, body = await _answer(pages, await reader.readuntil(b"\r\n\r\n"))
                 writer.write(
                     f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
-                    "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+                    f"Content-Type: {kind}\r\n"
                     f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
                     + body
                 )
@@ -41,9 +44,15 @@ async def serve(pages: dict[str, Page], *, port: int, host: str | None = None) -
     return await asyncio.start_server(connected, host=host, port=port, limit=1 << 14)
 
 
-async def _answer(pages: dict[str, Page], head: bytes) -> tuple[int, bytes]:
+async def _answer(pages: dict[str, Page], head: bytes) -> tuple[int, str, bytes]:
+    """Status code, content type and body."""
     words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
     if len(words) != 3 or words[0] != "GET":
-        return 400, b"only GET\n"
-    page = pages.get(words[1].partition("?")[0])
-    return await page() if page else (404, b"/metrics or /healthz\n")
+        return 400, TEXT, b"only GET\n"
+    path = words[1].partition("?")[0]
+    if path not in pages:
+        return 404, TEXT, b"/metrics or /healthz\n"
+    status, body = await pages[path]()
+    if path == "/metrics" and status == 200 and openmetrics.is_accepted(head):
+        return status, openmetrics.CONTENT_TYPE, openmetrics.converted(body)
+    return status, TEXT, body

@@ -34,11 +34,13 @@ def test_every_series_is_there_from_the_start() -> None:
         "allocate_duration_seconds": "histogram",
         "prepared_claims": "gauge",
         "published_devices": "gauge",
+        "unhealthy_devices": "gauge",
         "registered": "gauge",
         "quarantined_checkpoints": "gauge",
         "prepared_claims_read": "counter",
         "reconciled_claims": "counter",
         "build_info": "gauge",
+        "node_info": "gauge",
     }
     assert all(family.documentation.endswith(".") for family in families.values())
     for operation in HISTOGRAMS:

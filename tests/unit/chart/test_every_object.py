@@ -28,16 +28,13 @@ LABELS = {
 @pytest.fixture(scope="module", params=["1.34.0", "1.36.0"])
 def everything(request, render):
     return render(
-        {
-            "metrics": {"podMonitor": {"enabled": True}},
-            "scheduler": {"enabled": True},
-            "virtualNodes": {"enabled": True},
-        },
+        {"scheduler": {"enabled": True}, "virtualNodes": {"enabled": True}},
         release="mine",
         namespace="somewhere",
         kubernetes=request.param,
         apis=[
             "monitoring.coreos.com/v1/PodMonitor",
+            "monitoring.coreos.com/v1/PrometheusRule",
             *(["admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"] if request.param == "1.36.0" else []),
         ],
     )

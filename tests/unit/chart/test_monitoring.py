@@ -1,8 +1,13 @@
-"""How Prometheus gets at the metrics, and who else gets at the pods."""
+"""How Prometheus and Grafana get at metrics, rules and dashboards, and who else gets at the pods."""
+
+import json
 
 import pytest
+from grafana_queries import DASHBOARDS, RULES
+from yaml import safe_load
 
 POD_MONITOR = "monitoring.coreos.com/v1/PodMonitor"
+RULE = "monitoring.coreos.com/v1/PrometheusRule"
 
 
 def annotations(manifests, name):
@@ -15,18 +20,61 @@ def test_pods_say_where_their_metrics_are(default, render, pod):
     assert "prometheus.io/scrape" not in annotations(render({"metrics": {"scrapeAnnotations": False}}), pod)
 
 
-def test_a_pod_monitor_is_made_on_request(default, render):
-    assert not default.all("PodMonitor")
+def test_without_the_prometheus_operator_there_is_nothing_of_it(default):
+    assert not [found for found in default.objects if "monitoring.coreos.com" in found["apiVersion"]]
+    assert not default.all("ConfigMap")
+
+
+@pytest.mark.parametrize(("kind", "value"), [("PodMonitor", "podMonitor"), ("PrometheusRule", "prometheusRule")])
+def test_each_is_made_where_its_kind_is_unless_it_is_not_wanted(render, kind, value):
+    apis = [f"monitoring.coreos.com/v1/{kind}"]
+    assert render(apis=apis).all(kind)
+    assert not render({"metrics": {value: {"enabled": False}}}, apis=apis).all(kind)
+    with pytest.raises(render.Refused, match="install the Prometheus operator first, or leave the value at auto"):
+        render({"metrics": {value: {"enabled": True}}})
+
+
+def test_the_pod_monitor_has_the_labels_that_alerts_and_dashboards_ask_for(render):
     wish = {"enabled": True, "interval": "5s", "labels": {"release": "prometheus"}}
     monitor = render({"metrics": {"podMonitor": wish}}, apis=[POD_MONITOR]).get("PodMonitor", "neuron-sim")
+    assert monitor["spec"]["jobLabel"] == "app.kubernetes.io/name"
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    assert (endpoint["port"], endpoint["interval"]) == ("metrics", "5s")
+    assert (endpoint["port"], endpoint["interval"], endpoint["honorLabels"]) == ("metrics", "5s", True)
+    assert endpoint["relabelings"][0]["targetLabel"] == "node"
 
 
-def test_a_pod_monitor_without_its_operator_is_refused_with_the_way_out(render):
-    with pytest.raises(render.Refused, match="install the Prometheus operator first, or leave the value off"):
-        render({"metrics": {"podMonitor": {"enabled": True}}})
+def test_rules_are_those_of_the_file_with_links_to_docs_of_your_choice(render):
+    wish = {"labels": {"release": "prometheus"}, "docs": "https://wiki.example.com/neuron-sim/"}
+    rule = render({"metrics": {"prometheusRule": wish}}, apis=[RULE]).get("PrometheusRule", "neuron-sim")
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    plain = render(apis=[RULE]).get("PrometheusRule", "neuron-sim")
+    assert plain["spec"] == safe_load(RULES.read_text())
+    links = {
+        one["annotations"]["runbook_url"].partition("#")[0]
+        for group in rule["spec"]["groups"]
+        for one in group["rules"]
+        if "alert" in one
+    }
+    assert links == {"https://wiki.example.com/neuron-sim/alerts.md"}
+
+
+def test_each_dashboard_is_a_config_map_that_grafanas_sidecar_finds(render):
+    wish = {
+        "enabled": True,
+        "labels": {"grafana_dashboard": None, "team": "ml"},
+        "annotations": {"grafana_folder": "n"},
+    }
+    made = render({"metrics": {"dashboards": wish}}).all("ConfigMap")
+    (content,) = [
+        json.loads(text) for one in made for text in one["data"].values() if one["metadata"]["name"].endswith("fleet")
+    ]
+    assert content == DASHBOARDS["fleet"]
+    assert {one["metadata"]["annotations"]["grafana_folder"] for one in made} == {"n"}
+    assert {one["metadata"]["labels"]["team"] for one in made} == {"ml"}
+    usual = render(apis=[RULE]).all("ConfigMap")
+    assert len(usual) == len(made) == len(DASHBOARDS)
+    assert {one["metadata"]["labels"]["grafana_dashboard"] for one in usual} == {"1"}
 
 
 def test_the_network_is_closed_but_for_metrics_the_webhook_dns_and_the_api_server(default, render):

@@ -69,6 +69,9 @@ def test_a_required_value_is_asked_for(render, path):
         ({"pools": [{"instanceType": "trn2.48xlarge"}]}, "pools"),
         ({"networkPolicy": {"apiServerPorts": [70000]}}, "at '/networkPolicy/apiServerPorts/0'"),
         ({"metrics": {"podMonitor": {"interval": "often"}}}, "at '/metrics/podMonitor/interval'"),
+        ({"metrics": {"prometheusRule": {"enabled": "yes"}}}, "at '/metrics/prometheusRule/enabled'"),
+        ({"metrics": {"prometheusRule": {"docs": "docs"}}}, "at '/metrics/prometheusRule/docs'"),
+        ({"metrics": {"dashboards": {"labels": {"grafana_dashboard": 1}}}}, "at '/metrics/dashboards/labels"),
         ({"agent": {"tolerations": [{"key": "a", "effect": "Never"}]}}, "at '/agent/tolerations/0/effect'"),
     ],
 )

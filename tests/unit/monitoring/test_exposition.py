@@ -1,0 +1,112 @@
+"""A node's page as others read it: the official parsers of both formats, and what AWS's own collectors look for.
+
+What those look for is in the sources of OpenTelemetry's awscontainerinsightreceiver, which the CloudWatch agent is
+built from: it keeps `neuron.*`, `system_.*` and `execution_.*`, and finds the hardware as `neuron_hardware`, which
+only OpenMetrics makes of `neuron_hardware_info`.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterable
+
+import pytest
+from neuron_dra_driver.agent import http_server
+from node_page import busy_node, page_of
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.parser import text_string_to_metric_families as text_families
+
+OPENMETRICS = "application/openmetrics-text"
+PROMETHEUS = f"{OPENMETRICS};version=1.0.0,{OPENMETRICS};version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+KEPT = re.compile("neuron.*|system_.*|execution_.*")
+
+
+async def scraped(page: bytes, accept: str = "") -> tuple[str, str]:
+    """Content type and body."""
+
+    async def answer() -> tuple[int, bytes]:
+        return 200, page
+
+    server = await http_server.serve({"/metrics": answer}, port=0, host="127.0.0.1")
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(f"GET /metrics HTTP/1.1\r\nHost: h\r\n{f'accept: {accept}' if accept else 'X: y'}\r\n\r\n".encode())
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+    kind = re.search(rb"^Content-Type: (.*)\r$", head, re.MULTILINE)
+    assert kind
+    return kind[1].decode(), body.decode()
+
+
+def samples(families: Iterable[Metric]) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    found = {}
+    for family in families:
+        for sample in family.samples:
+            key = (sample.name, frozenset(sample.labels.items()))
+            assert key not in found, "a series twice"
+            found[key] = sample.value
+    return found
+
+
+@pytest.fixture(scope="module")
+def page() -> bytes:
+    return page_of(busy_node("worker-1"))
+
+
+async def test_both_formats_say_the_same_to_their_parsers(page: bytes) -> None:
+    plain, text = await scraped(page)
+    assert plain.startswith("text/plain; version=0.0.4")
+    modern, openmetrics = await scraped(page, PROMETHEUS)
+    assert modern.startswith(f"{OPENMETRICS}; version=1.0.0")
+    assert openmetrics.endswith("# EOF\n")
+    found = samples(openmetrics_families(openmetrics))
+    assert found == samples(text_families(text))
+    assert len(found) > 16 * 4 * 6
+
+
+async def test_who_does_not_ask_for_openmetrics_gets_text(page: bytes) -> None:
+    assert (await scraped(page, "text/plain"))[0].startswith("text/plain")
+
+
+async def test_the_cloudwatch_agent_finds_what_it_looks_for(page: bytes) -> None:
+    _, text = await scraped(page, PROMETHEUS)
+    families = {family.name: family for family in openmetrics_families(text) if KEPT.match(family.name)}
+    hardware = families["neuron_hardware"]
+    assert hardware.type == "info"
+    assert (
+        hardware.samples[0].labels.items() >= {"neuron_device_count": "16", "neuroncore_per_device_count": "4"}.items()
+    )
+    # what it adds itself, as zeros, where a metric is missing
+    wanted = {
+        "execution_status": ("status_type", "completed"),
+        "execution_errors": ("error_type", "generic"),
+        "neuron_runtime_memory_used_bytes": ("memory_location", "neuron_device"),
+        "execution_latency_seconds": ("percentile", "p50"),
+        "neuroncore_utilization_ratio": ("neuroncore", "63"),
+        **{
+            f"neuroncore_memory_usage_{kind}": ("neuroncore", "63")
+            for kind in ("constants", "model_code", "model_shared_scratchpad", "runtime_memory", "tensors")
+        },
+    }
+    for name, (label, value) in wanted.items():
+        found = [sample.labels for sample in families[name].samples if sample.labels[label] == value]
+        assert found, name
+        # it renames these
+        assert all({"instance_id", "instance_name", "runtime_tag"} <= labels.keys() for labels in found)
+
+
+async def test_opentelemetry_finds_its_labels(page: bytes) -> None:
+    """Its newer pipeline keeps the names and renames neuroncore, neuron_device_index and runtime_tag."""
+    _, text = await scraped(page, PROMETHEUS)
+    families = {family.name: family for family in openmetrics_families(text)}
+    assert {s.labels["neuron_device_index"] for s in families["hardware_ecc_events"].samples} == set(
+        map(str, range(16))
+    )
+    assert {s.labels["event_type"] for s in families["hardware_ecc_events"].samples} == {
+        f"{memory}_ecc_{what}" for memory in ("mem", "sram") for what in ("corrected", "uncorrected")
+    }
+    assert {s.labels["neuroncore"] for s in families["neuroncore_utilization_ratio"].samples} == set(
+        map(str, range(64))
+    )
