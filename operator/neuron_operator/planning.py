@@ -308,6 +308,7 @@ def _new_nodes(
             if taints is None
             else [taint.model_dump(exclude_none=True) for taint in taints],
             instance_type=catalog.instance_type(wish.spec.instance_type),
+            health=node_health.health(spec, node=name),
             now=now,
         )
 

@@ -8,13 +8,13 @@ report it. Each write that is saved so is one for each of thousands of nodes. Th
 also when no operator runs; and by that owner, not by their names or labels, they are told from nodes of others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from neuron_device_model.catalog import InstanceType
 
 from neuron_operator import names
-from neuron_operator.nodes import NodeFacts
+from neuron_operator.nodes import HealthCondition, NodeFacts
 
 Json = dict[str, Any]
 
@@ -72,9 +72,13 @@ def node(
     labels: Mapping[str, str],
     taints: list[Json],
     instance_type: InstanceType,
+    health: Sequence[HealthCondition],
     now: str,
 ) -> Json:
-    """The Node to create; `pool` is the NeuronNodePool that owns it, `labels` what its place says."""
+    """The Node to create; `pool` is the NeuronNodePool that owns it, `labels` what its place says.
+
+    `health`: what its conditions say of its devices, so that no second write has to.
+    """
     metadata = pool["metadata"]
     room = {
         "cpu": str(instance_type.vcpus),
@@ -109,11 +113,14 @@ def node(
                     "type": kind,
                     "status": status,
                     "reason": reason,
-                    "message": "a virtual node of neuron-sim, played by KWOK",
+                    "message": message,
                     "lastHeartbeatTime": now,
                     "lastTransitionTime": now,
                 }
-                for kind, status, reason in _CONDITIONS
+                for kind, status, reason, message in (
+                    *((*condition, "a virtual node of neuron-sim, played by KWOK") for condition in _CONDITIONS),
+                    *((found.type, found.status, found.reason, found.message) for found in health),
+                )
             ],
             "nodeInfo": {
                 "architecture": "amd64",
