@@ -21,6 +21,8 @@ from .proto import deviceplugin_v1beta1_pb2 as pb
 SERVICE = "v1beta1.DevicePlugin"
 ANSWERS_LEAVE = 1.0
 """Seconds that answers have to get out before the connection goes."""
+ANSWERS_ARE_READ = 0.1
+"""Seconds more in which they are read: nothing tells when, and what is unread is lost with the connection."""
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +95,8 @@ class DevicePluginService:
 
         Comes before `end_streams`, with which the kubelet drops the whole connection.
         """
+        if not (self._calls or self._running):
+            return
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=grace)
             for task in late:
@@ -101,6 +105,7 @@ class DevicePluginService:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ANSWERS_LEAVE):
                 await self._answered.wait()
+        await asyncio.sleep(ANSWERS_ARE_READ)
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a gRPC server has to be given to serve this."""
