@@ -20,8 +20,10 @@ def test_pods_say_where_their_metrics_are(default, render, pod):
     assert "prometheus.io/scrape" not in annotations(render({"metrics": {"scrapeAnnotations": False}}), pod)
 
 
-def test_without_the_prometheus_operator_there_is_nothing_of_it(default):
-    assert not [found for found in default.objects if "monitoring.coreos.com" in found["apiVersion"]]
+def test_without_the_prometheus_operator_there_is_nothing_of_it(default, render):
+    everything = render({"scheduler": {"enabled": True}, "virtualNodes": {"enabled": True}})
+    for manifests in (default, everything):
+        assert not [found for found in manifests.objects if "monitoring.coreos.com" in found["apiVersion"]]
     assert not default.all("ConfigMap")
 
 
