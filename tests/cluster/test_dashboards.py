@@ -68,11 +68,12 @@ def test_dashboards_fill_and_alerts_see_what_was_broken(
     )
     cluster.wait_ready(namespace)
     cluster.execute(namespace, "failing", "sh", "-c", "neuron-sim-load --inject hardware=2 > /dev/null 2>&1 &")
+    # of a chip that nobody has: whole chips are given from the other end
     broken = {
         "apiVersion": "neuron-sim.dev/v1alpha1",
         "kind": "NeuronFault",
         "metadata": {"name": f"drill-{namespace}"},
-        "spec": {"target": {"nodeName": node, "chip": 15}, "type": "HBMUncorrectable"},
+        "spec": {"target": {"nodeName": node, "chip": 0}, "type": "HBMUncorrectable"},
     }
     cluster.apply(broken)
     try:
@@ -86,7 +87,7 @@ def test_dashboards_fill_and_alerts_see_what_was_broken(
             what="the fault in an alert that fires",
         )
         until(
-            lambda: prometheus.alert("NeuronDeviceUncorrectedECC", neuron_device_index="15", **fires),
+            lambda: prometheus.alert("NeuronDeviceUncorrectedECC", neuron_device_index="0", **fires),
             what="its ECC event in an alert that fires",
         )
         until(
