@@ -5,13 +5,13 @@ Arguments are those of kubectl, objects are plain dictionaries.
 
 import argparse
 import json
-import time
 from collections.abc import Iterator
 from functools import cache, cached_property
 from typing import Any
 
 import kubernetes
 import yaml
+from waiting import until
 
 Object = dict[str, Any]
 
@@ -91,14 +91,16 @@ class Api:
             self._gone(asked, {one["metadata"]["name"]: one["metadata"]["uid"] for one in found})
 
     def _gone(self, asked: argparse.Namespace, uids: dict[str, str]) -> None:
-        deadline = time.monotonic() + float(asked.timeout.removesuffix("s"))
-        while uids:
-            there = {one["metadata"]["uid"] for one in listed(self._request("GET", path(asked), {}))}
-            uids = {name: uid for name, uid in uids.items() if uid in there}
-            if uids and time.monotonic() > deadline:
-                raise Failed(f"not gone within {asked.timeout}: {asked.kind} {', '.join(uids)}")
-            if uids:
-                time.sleep(0.2)
+        def left() -> list[str]:
+            there = {one["metadata"]["uid"] for one in listed(self._request("GET", path(asked), {}))} if uids else ()
+            return [name for name, uid in uids.items() if uid in there]
+
+        until(
+            lambda: not left(),
+            what=f"{asked.kind} {', '.join(uids)} gone",
+            timeout=float(asked.timeout.removesuffix("s")),
+            details=left,
+        )
 
     @cache  # noqa: B019  (one for each cluster, which lives as long as the tests)
     def _kinds(self, version: str) -> dict[str, tuple[str, bool]]:

@@ -8,17 +8,17 @@ a condition holds or time is up.
 import json
 import re
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from api import Api, plural_of
 from api import Failed as Failed
 from api import Object as Object
+from waiting import until as until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLUSTERS = ("neuron-sim-test", "neuron-sim-test-2")
@@ -33,19 +33,6 @@ WELL = re.compile(r"\s(\d+)/\1\s+Running\s|\sCompleted\s")
 """A line of `kubectl get pods` of a pod that runs as it should."""
 LINE = 180
 """Characters."""
-
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T], *, what: str, timeout: float = 90, details: Callable[[], object] = str) -> T:
-    """Ask until the answer is true, and return it; fail with the last details when time is up."""
-    deadline = time.monotonic() + timeout
-    while True:
-        if answer := condition():
-            return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout:.0f} s: {what}; now: {details()}")
-        time.sleep(0.25)
 
 
 class Cluster:

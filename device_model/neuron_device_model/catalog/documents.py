@@ -2,7 +2,7 @@
 
 Parsing the TOML is most of what loading the catalogue costs, and an agent pays it on each start. So `make generate`
 writes what the TOML files hold into compiled.json, which loads forty times as fast, and `make lint` fails when the two
-differ. Only the compiler and the tests read TOML.
+differ. The catalogue itself is read as TOML by the compiler and the tests only.
 """
 
 import json
