@@ -70,18 +70,17 @@ class ClaimSocket:
 
     async def serve(self) -> None:
         """Accept whoever comes, as long as there is room."""
-        loop = asyncio.get_running_loop()
         try:
             while True:
                 await self._slots.acquire()
                 try:
-                    connection, _ = await loop.sock_accept(self._listener)
+                    connection = await self._accept()
                 except OSError as error:
                     log.warning("%s: a process could not be heard: %s", self._name, error)
                     self._slots.release()
                     await asyncio.sleep(PAUSE)
                     continue
-                talk = loop.create_task(self._talk(connection))
+                talk = asyncio.create_task(self._talk(connection))
                 self._talks.add(talk)
                 talk.add_done_callback(functools.partial(self._ended, connection))
         finally:
@@ -89,6 +88,21 @@ class ClaimSocket:
                 talk.cancel()
             await asyncio.gather(*self._talks, return_exceptions=True)
             self._listener.close()
+
+    async def _accept(self) -> socket.socket:
+        """Take the next connection in the step that returns it: the loop's `sock_accept`, cancelled, may lose one."""
+        loop = asyncio.get_running_loop()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                connection, _ = self._listener.accept()
+                connection.setblocking(False)
+                return connection
+            somebody = loop.create_future()
+            loop.add_reader(self._listener, _come, somebody)
+            try:
+                await somebody
+            finally:
+                loop.remove_reader(self._listener)
 
     def _ended(self, connection: socket.socket, talk: asyncio.Task[None]) -> None:
         connection.close()  # of a conversation that was cancelled before its begin
@@ -127,6 +141,11 @@ class ClaimSocket:
                 await writer.drain()
             else:
                 self._board.put(writer, report(found, cores=self._board.cores))
+
+
+def _come(somebody: asyncio.Future[None]) -> None:
+    if not somebody.done():
+        somebody.set_result(None)
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
