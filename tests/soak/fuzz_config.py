@@ -265,9 +265,9 @@ def check_prepared(claim: dict[str, Json], node: SimulatedNode, store: ClaimStor
         else:
             assert ended == "accepted"
             spec = json.loads((root / "cdi" / f"{DRIVER}-claim_{UID}.json").read_text())
-            for device in spec["devices"]:
-                of_kind = (expected(claim) or {})[device["name"].partition("_")[2]]
-                env = device["containerEdits"]["env"]
+            edits = {device["name"]: device["containerEdits"] for device in spec["devices"]}
+            for request, of_kind in (expected(claim) or {}).items():
+                env = edits[f"{UID}_{request}"]["env"]
                 for name, value in of_kind.get("SimulationConfig", {}).get("environment", {}).items():
                     assert f"{name}={value}" in env
                 if neuron := of_kind.get("NeuronConfig"):
