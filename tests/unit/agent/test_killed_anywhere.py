@@ -1,13 +1,16 @@
-"""SIGKILL at any line: a forked process does the work and ends itself, without any clean-up, at line 1, 2, 3, …
+"""SIGKILL at any line: a forked process does the work and ends itself, without any clean-up, at a line of its choice.
 
 After each death a new process finds what is there, as a restarted agent does, and everything comes right: no device
-is given twice, a retry succeeds, and unprepare leaves nothing.
+is given twice, a retry succeeds, and unprepare leaves nothing. A death takes the process's memory with it, so all
+lines between two changes of the disk are one death: a first run finds out which lines see something new.
 """
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -21,11 +24,11 @@ CLAIMS = frozenset({"files.py", "checkpoint.py", "cdi.py", "claim_folders.py", "
 RUNTIME = frozenset({"files.py", "runtime_tree.py"})
 KILLED = 9
 
-Work = Callable[[ClaimStore], object]
+Work = Callable[[], object]
 
 
-def killed_at(line: int, work: Callable[[], object], *, modules: frozenset[str] = CLAIMS) -> bool:
-    """Do the work in a process that dies at the given line of the modules that write; whether it came so far."""
+def on_every_line(work: Work, modules: frozenset[str], reached: Callable[[int], None]) -> int:
+    """Do the work in a forked process, which is told each line of the modules that write; its exit code."""
     child = os.fork()
     if child == 0:
         seen = 0
@@ -37,8 +40,7 @@ def killed_at(line: int, work: Callable[[], object], *, modules: frozenset[str] 
                 return None
             if event == "line":
                 seen += 1
-                if seen == line:
-                    os._exit(KILLED)
+                reached(seen)
             return trace
 
         try:
@@ -49,28 +51,63 @@ def killed_at(line: int, work: Callable[[], object], *, modules: frozenset[str] 
             os._exit(1)
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    assert code in (0, KILLED), "the work itself failed"
-    return code == KILLED
+    return os.waitstatus_to_exitcode(status)
 
 
-def every_death(host: Any, *, before: Work, work: Work) -> Iterator[ClaimStore]:
-    """For each line at which `work` can be killed, the node as a new process finds it."""
-    line = 0
-    killed = True
-    while killed:
-        line += 1
+def telling_lines(host: Any, work: Work, modules: frozenset[str]) -> list[int]:
+    """The lines that find another disk than the line before them, the first one included. The work is then done."""
+    before: dict[Path, bytes | None] | None = None
+    reading, writing = os.pipe()
+
+    def reached(line: int) -> None:
+        nonlocal before
+        now = {path: path.read_bytes() if path.is_file() else None for path in host.root.rglob("*")}
+        if now != before:
+            before = now
+            os.write(writing, b"%d\n" % line)
+
+    assert on_every_line(work, modules, reached) == 0, "the work itself failed"
+    os.close(writing)
+    with os.fdopen(reading) as lines:
+        return [int(line) for line in lines]
+
+
+def every_death(
+    host: Any,
+    *,
+    work: Callable[[ClaimStore], object],
+    before: Callable[[ClaimStore], object] = lambda _: None,
+    modules: frozenset[str] = CLAIMS,
+) -> Iterator[ClaimStore]:
+    """For each death that `work` can die, and for its success, the node as a new process finds it."""
+
+    def begun() -> ClaimStore:
         store = fresh(host)
         before(store)
         store.close()
-        store = fresh(host)
-        killed = killed_at(line, lambda store=store: work(store))  # type: ignore[misc]
+        return fresh(host)
+
+    def found(store: ClaimStore) -> Iterator[ClaimStore]:
         store.close()
         store = fresh(host)
         yield store
         store.close()
-        host.journal.unlink()
-    assert line > 30, "the work was traced"
+        for folder in host.root.iterdir():  # what is made once counts as lines, too
+            shutil.rmtree(folder)
+
+    store = begun()
+    lines = telling_lines(host, lambda: work(store), modules)
+    assert len(lines) > 4, "the work was traced"
+    yield from found(store)
+    for fatal in lines:
+        store = begun()
+        code = on_every_line(
+            lambda store=store: work(store),  # type: ignore[misc]
+            modules,
+            lambda line, fatal=fatal: os._exit(KILLED) if line == fatal else None,  # type: ignore[misc]
+        )
+        assert code == KILLED, "the same lines as before"
+        yield from found(store)
 
 
 def fresh(host: Any) -> ClaimStore:
@@ -98,7 +135,7 @@ def leftovers(host: Any) -> list[str]:
 
 def test_prepare_killed(host: Any, trn2: SimulatedNode, allocation: Callable[..., Allocation]) -> None:
     mine, other = allocation("mine", a=[0, 1], b=[2]), allocation("other", c=[1])
-    for store in every_death(host, before=lambda _: None, work=lambda s: s.prepare(mine, trn2)):
+    for store in every_death(host, work=lambda s: s.prepare(mine, trn2)):
         # The other claim gets its device only while nothing says that the first one has it.
         with contextlib.suppress(DeviceHeld):
             store.prepare(other, trn2)
@@ -116,7 +153,7 @@ def test_prepare_killed_and_never_asked_for_again(
 ) -> None:
     """The pod went away meanwhile: the kubelet unprepares, or nobody asks and what is left has a uid to find it by."""
     mine = allocation("mine", a=[0])
-    for store in every_death(host, before=lambda _: None, work=lambda s: s.prepare(mine, trn2)):
+    for store in every_death(host, work=lambda s: s.prepare(mine, trn2)):
         assert all(mine.uid in name for name in leftovers(host))
         for trace in store.traces():
             store.unprepare(trace.uid)
@@ -157,14 +194,10 @@ def test_a_claim_allocated_anew_killed(host: Any, trn2: SimulatedNode, allocatio
 
 def test_the_runtimes_installation_killed(host: Any) -> None:
     """Whatever the copy looks like when the next process comes, it ends up whole and alone."""
-    runtimes = host.runtimes
-    line = 0
-    while killed_at(line := line + 1, lambda: host.store().install_runtime(), modules=RUNTIME):
-        store = fresh(host)
+    for store in every_death(host, work=lambda s: s.install_runtime(), modules=RUNTIME):
         store.install_runtime()
         store.prune_runtimes(serving=True)
-        (tree,) = runtimes.iterdir()
+        (tree,) = host.runtimes.iterdir()
         assert (tree / "bin" / "neuron-ls").read_text() == "#!/bin/false\n"
         store.prune_runtimes(serving=False)
-        assert not runtimes.exists()
-    assert line > 20
+        assert not host.runtimes.exists()
