@@ -91,39 +91,53 @@ cluster_down() {
   fi
 }
 
-# cluster_load IMAGE...: into every node, so that a pod with pull policy IfNotPresent gets this very one.
-# One that is there already is left alone; LOADED says whether any was not
+# cluster_load IMAGE...: so that a pod with pull policy IfNotPresent gets this very one, on every node. LOADED says
+# whether a node may have run another one of that name
 cluster_load() {
-  local image
+  local image nodes
   LOADED=
   for image in "$@"; do
     have_image "$image" ||
       die "the docker daemon has no image $image: build it (\`make image\`) or pull it first"
-    if nodes_have "$image"; then say "ok $image is loaded already"; continue; fi
     if cluster_is_made_here; then
-      step "loading $image" load_by_registry "$image"
+      # a node that has none of that name asks there when a pod wants it
+      step "serving $image beside the nodes" with_lock cache registry_push "$image"
+      mapfile -t nodes < <(nodes_with_another "$image")
+      [ ${#nodes[@]} -eq 0 ] || step "loading $image" pull_on "$image" "${nodes[@]}"
+      LOADED+=${nodes[*]}
+    elif nodes_have "$image"; then
+      say "ok $image is loaded already"
     else
       step "loading $image" kind load docker-image --name "$CLUSTER" "$image"
+      LOADED=1
     fi
-    LOADED=1
   done
 }
 
-# nodes_have IMAGE: this very content, under this name, on every node
+image_id() { docker image inspect -f '{{.Id}}' "$1"; }
+
+# image_on NODE IMAGE: the id of what the node has under this name, if it has any
+image_on() { docker exec "$1" crictl inspecti -o go-template --template '{{.status.id}}' "$2" 2> /dev/null; }
+
 nodes_have() {
-  local node id
-  id=$(docker image inspect -f '{{.Id}}' "$1")
+  local node
   for node in $(cluster_nodes); do
-    [ "$(docker exec "$node" crictl inspecti -o go-template --template '{{.status.id}}' "$1" 2> /dev/null)" = "$id" ] ||
-      return 1
+    [ "$(image_on "$node" "$1")" = "$(image_id "$1")" ] || return 1
   done
 }
 
-load_by_registry() {
-  local node pids=() pid
-  with_lock cache registry_push "$1"   # it tags, and takes the tag away
+nodes_with_another() {
+  local node found
   for node in $(cluster_nodes); do
-    docker exec "$node" crictl pull "$1" &
+    if found=$(image_on "$node" "$1") && [ "$found" != "$(image_id "$1")" ]; then echo "$node"; fi
+  done
+}
+
+# pull_on IMAGE NODE...
+pull_on() {
+  local image=$1 node pids=() pid; shift
+  for node in "$@"; do
+    docker exec "$node" crictl pull "$image" &
     pids+=($!)
   done
   for pid in "${pids[@]}"; do wait "$pid"; done

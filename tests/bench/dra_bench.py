@@ -120,6 +120,8 @@ def _build_messages() -> dict[str, Any]:
         "pluginregistration",
         {
             "InfoRequest": [],
+            "RegistrationStatus": [(1, "plugin_registered", "bool", ""), (2, "error", "string", "")],
+            "RegistrationStatusResponse": [],
             "PluginInfo": [
                 (1, "type", "string", ""),
                 (2, "name", "string", ""),
@@ -184,7 +186,8 @@ class DraClient:
         await self.channel.close()
 
 
-async def get_info(path: str) -> dict[str, Any]:
+async def register(path: str) -> dict[str, Any]:
+    """What a kubelet asks, and tells, when it has found a registration socket."""
     async with grpc.aio.insecure_channel("unix://" + os.path.abspath(path)) as channel:
         call = channel.unary_unary(
             "/pluginregistration.Registration/GetInfo",
@@ -192,6 +195,12 @@ async def get_info(path: str) -> dict[str, Any]:
             response_deserializer=PB["PluginInfo"].FromString,
         )
         info = await call(PB["InfoRequest"](), timeout=5)
+        notify = channel.unary_unary(
+            "/pluginregistration.Registration/NotifyRegistrationStatus",
+            request_serializer=PB["RegistrationStatus"].SerializeToString,
+            response_deserializer=PB["RegistrationStatusResponse"].FromString,
+        )
+        await notify(PB["RegistrationStatus"](plugin_registered=True), timeout=5)
         return {
             "type": info.type,
             "name": info.name,
@@ -543,6 +552,7 @@ def start_target(kube: Kube, target: Target, timeout: float) -> dict[str, Any]:
     watch = Watch(kube, RESOURCE_API + "/resourceslices", sink, fieldSelector="spec.driver=" + target.driver)
     watch.start()
     log = open(target.log, "ab") if target.log else subprocess.DEVNULL
+    info = None
     begin = time.perf_counter()
     try:
         target.process = subprocess.Popen(
@@ -560,6 +570,8 @@ def start_target(kube: Kube, target: Target, timeout: float) -> dict[str, Any]:
                 if connectable(path):
                     seen[name] = time.perf_counter()
                     del waiting[name]
+                    if name == "reg_socket":
+                        info = asyncio.run(register(path))
             if target.process.poll() is not None:
                 raise RuntimeError(f"{target.label}: the driver exited with {target.process.returncode}")
             if time.perf_counter() - begin > timeout:
@@ -572,7 +584,6 @@ def start_target(kube: Kube, target: Target, timeout: float) -> dict[str, Any]:
         watch.stop()
         if log is not subprocess.DEVNULL:
             log.close()
-    info = asyncio.run(get_info(target.reg_socket)) if target.reg_socket else None
     time.sleep(1.0)
     pids = target.pids()
     return {

@@ -21,6 +21,11 @@ PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "")
 """gw0, gw1 … Empty in the process that pytest was started as."""
 FAILURES = REPOSITORY / "build/cluster-failures"
 """What the cluster looked like when a test failed, a file for each."""
+LONG = (
+    "test_gangs", "test_device_plugin", "test_outages", "test_examples", "test_lifecycle", "test_faults",
+    "test_ultraservers", "test_explain", "test_fault_surfaces", "test_cores",
+)  # fmt: skip
+"""Files that take a minute or more, the longest first."""
 MADE = pytest.StashKey[list[Cluster]]()
 """The clusters that were not there before the run. Only the process that pytest was started as knows."""
 
@@ -62,6 +67,8 @@ def _take_down(cluster: Cluster) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: what is left for the end is shared out evenly (--no-loadscope-reorder)."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     for item in items:
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(300))
@@ -83,8 +90,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Cluster:
-    return Cluster(CLUSTERS[int(PROCESS.removeprefix("gw") or 0)])
+def cluster() -> Iterator[Cluster]:
+    found = Cluster(CLUSTERS[int(PROCESS.removeprefix("gw") or 0)])
+    yield found
+    found.close()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from api import Api, plural_of
 from api import Failed as Failed
 from api import Object as Object
+from node_shell import NodeShell
 from waiting import until as until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -40,6 +41,12 @@ class Cluster:
 
     def __init__(self, name: str = CLUSTERS[0]) -> None:
         self.name = name
+        self._shells: dict[str, NodeShell] = {}
+
+    def close(self) -> None:
+        """Leave the nodes."""
+        for shell in self._shells.values():
+            shell.close()
 
     @cached_property
     def environment(self) -> dict[str, str]:
@@ -316,11 +323,10 @@ class Cluster:
         until(back, what=f"an agent on {node} again")
 
     def held(self, node: str) -> "Held":
-        """What the agent keeps on a node. One command for all: tests ask again and again, and each costs CPU."""
+        """What the agent keeps on a node."""
         folders = f"ls -A /var/run/cdi; echo --; ls -A /run/neuron-sim/{DRIVER}; echo --"
-        printed = self.on_node(
-            node, "sh", "-c", f"exec 2> /dev/null; {folders}; cat {PLUGIN_DIR}/checkpoint.jsonl; true"
-        )
+        shell = self._shells.setdefault(node, NodeShell(node))
+        printed = shell.ask(f"{folders}; cat {PLUGIN_DIR}/checkpoint.jsonl")
         files, views, journal = printed.split("--\n", 2)
         ours = [name for name in files.split() if DRIVER in name or EFA_DRIVER in name]
         return Held(ours, views.split(), claims_in(journal))

@@ -88,6 +88,8 @@ class Settings:
     """What the node is when no operator says so."""
     status_interval: float = 0.5
     """Seconds between two writes of the status: pods come in bursts, and each changes a number in it."""
+    kubelet_patience: float = 5.0
+    """Seconds that the first slice waits for the kubelet to register this driver."""
 
 
 class RealDriverFound(NodeError):
@@ -227,7 +229,8 @@ class Agent:
             if self._settings.standalone and self._refused:
                 raise self._refused
             server = await http_server.serve(
-                {"/metrics": self._metrics_page, "/healthz": self._health_page}, port=self._settings.metrics_port
+                {"/metrics": self._metrics_page, "/healthz": self._health_page, "/readyz": self._ready_page},
+                port=self._settings.metrics_port,
             )
             stack.callback(server.close)
             work = [
@@ -384,6 +387,9 @@ class Agent:
             labels={SIMULATED: "true"},
             on_status=self._slices_changed,
         )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.kubelet_patience):
+                await self._plugin.wait_registered()
         self._publish()
         await self._slices.run()
 
@@ -549,6 +555,12 @@ class Agent:
         if not self._serving or await health.answers(self._plugin.service_socket):
             return 200, b"ok\n"
         return 503, b"the DRA socket does not answer\n"
+
+    async def _ready_page(self) -> tuple[int, bytes]:
+        """Not before the kubelet knows this agent: in a rolling update the other one goes when this one is ready."""
+        if self._serving and not (self._plugin.registration and self._plugin.registration.registered):
+            return 503, b"the kubelet has not registered the driver\n"
+        return await self._health_page()
 
     # --- pods
 

@@ -1,4 +1,4 @@
-"""/metrics and /healthz on one port, on the agent's own event loop: two GETs need no framework and no thread."""
+"""/metrics and the health pages on one port, on the agent's own event loop: a few GETs need no framework and no thread."""
 
 import asyncio
 import contextlib
@@ -51,7 +51,7 @@ async def _answer(pages: dict[str, Page], head: bytes) -> tuple[int, str, bytes]
         return 400, TEXT, b"only GET\n"
     path = words[1].partition("?")[0]
     if path not in pages:
-        return 404, TEXT, b"/metrics or /healthz\n"
+        return 404, TEXT, f"{' or '.join(pages)}\n".encode()
     status, body = await pages[path]()
     if path == "/metrics" and status == 200 and openmetrics.is_accepted(head):
         return status, openmetrics.CONTENT_TYPE, openmetrics.converted(body)

@@ -66,6 +66,15 @@ class KubeletPlugin:
         self.service_socket = sockets.service_socket(plugins_dir, driver_name=driver_name, instance=instance)
         self.registration_socket = sockets.registration_socket(registry_dir, driver_name=driver_name, instance=instance)
         self.registration: Registration | None = None
+        self._accepted = asyncio.Event()
+
+    async def wait_registered(self) -> None:
+        """Wait until the kubelet has registered this driver, which takes up to a second.
+
+        Offer devices from then on: a kubelet that does not know the driver of a pod's devices fails the pod, and looks
+        at it again only a minute later.
+        """
+        await self._accepted.wait()
 
     async def __aenter__(self) -> Self:
         if not self._registry_dir.is_dir():
@@ -104,6 +113,8 @@ class KubeletPlugin:
 
     def _registered(self, registration: Registration) -> None:
         self.registration = registration
+        if registration.registered:
+            self._accepted.set()
         if self._on_registration is not None:
             try:
                 self._on_registration(registration)

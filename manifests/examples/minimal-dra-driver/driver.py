@@ -71,6 +71,12 @@ async def watch_health(health: HealthMonitor, pool: str) -> None:
         await asyncio.sleep(1)
 
 
+async def offer(plugin: KubeletPlugin, slices: SliceController) -> None:
+    """Nothing before the kubelet knows the driver: it would fail the pods that come with devices."""
+    await plugin.wait_registered()
+    await slices.run()
+
+
 async def main(node: str) -> None:
     """Serve until told to stop; what is published stays, for the next one."""
     logging.basicConfig(level=logging.INFO)
@@ -81,8 +87,8 @@ async def main(node: str) -> None:
         uid, marks = await node_uid(api, node), {"app": "minimal-dra-driver"}
         slices = SliceController(RestSlices(api), driver_name=DRIVER, node_name=node, node_uid=uid, labels=marks)
         slices.publish(Pool(node, (Slice(devices=[{"name": name} for name in NAMES]),)))
-        async with KubeletPlugin(driver, driver_name=DRIVER, instance=os.environ["POD_UID"], health=health):
-            work = [asyncio.create_task(slices.run()), asyncio.create_task(watch_health(health, node))]
+        async with KubeletPlugin(driver, driver_name=DRIVER, instance=os.environ["POD_UID"], health=health) as plugin:
+            work = [asyncio.create_task(offer(plugin, slices)), asyncio.create_task(watch_health(health, node))]
             await stop.wait()
             for task in work:
                 task.cancel()

@@ -340,10 +340,11 @@ class Host:
         store.close()
         return found
 
-    def settings(self, **changes: Any) -> Settings:
+    def settings(self, *, kubelet_patience: float = 0, **changes: Any) -> Settings:
         registry = self.root / "registry"
         registry.mkdir(exist_ok=True)
         return Settings(
+            kubelet_patience=kubelet_patience,
             node_name=NODE,
             driver_name=DRIVER,
             plugins_dir=self.root / "plugins",

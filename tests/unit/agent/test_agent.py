@@ -106,6 +106,22 @@ def ready(api: Any) -> Any:
     return next((c["reason"] for c in conditions if c["type"] == "Ready"), None)
 
 
+async def test_nothing_is_offered_before_the_kubelet_knows_the_driver(
+    api: Any, kube: Any, host: Any, kubelet: Kubelet, eventually: Wait
+) -> None:
+    """A pod that were allocated a device before would fail, and wait for a minute. A rollout waits for it, too."""
+    api.put("neuronnodes", neuron_node())
+    agent = Agent(host.settings(kubelet_patience=60), kube)
+    async with running(agent):
+        await eventually(lambda: ready(api) == "NotRegistered")
+        assert (await agent._ready_page())[0] == 503
+        assert not api.items("resourceslices")
+        await kubelet.register()
+        await eventually(lambda: ready(api) == "Serving")
+        assert api.items("resourceslices")
+        assert (await agent._ready_page())[0] == 200
+
+
 async def test_a_pod_from_prepare_to_unprepare(
     api: Any, kube: Any, host: Any, kubelet: Kubelet, make: Any, eventually: Wait
 ) -> None:

@@ -70,13 +70,15 @@ def test_it_knows_its_node_and_its_pod(default):
     assert fields.items() >= {"NODE_NAME": "spec.nodeName", "POD_UID": "metadata.uid"}.items()
 
 
-@pytest.mark.parametrize(("pod", "port"), [(AGENT, 8000), ("neuron-sim-operator", 8080)])
-def test_probes_ask_the_port_that_answers(default, pod, port):
+@pytest.mark.parametrize(
+    ("pod", "port", "ready"), [(AGENT, 8000, "/readyz"), ("neuron-sim-operator", 8080, "/healthz")]
+)
+def test_probes_ask_the_port_that_answers(default, pod, port, ready):
     container = default.container(pod)
     ports = {found["name"]: found["containerPort"] for found in container["ports"]}
-    for probe in ("livenessProbe", "readinessProbe"):
+    for probe, path in {"livenessProbe": "/healthz", "readinessProbe": ready}.items():
         get = container[probe]["httpGet"]
-        assert (get["path"], ports[get["port"]]) == ("/healthz", port)
+        assert (get["path"], ports[get["port"]]) == (path, port)
 
 
 def test_where_it_runs_can_be_narrowed(render):

@@ -99,10 +99,12 @@ async def test_the_example_does_what_its_page_says(
 ) -> None:
     (host / "broken-fake-1").touch()
     running = asyncio.create_task(driver.main("node-1"))
-    await until(lambda: api.slices and list((host / "registry").iterdir()))
-    assert api.slices[0]["spec"]["devices"] == [{"name": f"fake-{n}"} for n in range(4)]
+    await until(lambda: list((host / "registry").iterdir()))
+    assert not api.slices, "the kubelet knows nothing yet"
     await kubelet.pick_up()
     plugin = kubelet.only_plugin()
+    await until(lambda: api.slices)
+    assert api.slices[0]["spec"]["devices"] == [{"name": f"fake-{n}"} for n in range(4)]
 
     prepared = (await plugin.prepare(REF)).claims["uid-1"]
     assert prepared.error == ""
