@@ -1,4 +1,4 @@
-"""/metrics and the health pages on one port, on the agent's own event loop: a few GETs need no framework and no thread."""
+"""/metrics and the health pages on one port, on the agent's own event loop: some GETs need no framework, no thread."""
 
 import asyncio
 import contextlib
