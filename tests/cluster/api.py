@@ -18,6 +18,7 @@ Object = dict[str, Any]
 GROUPS = {
     **dict.fromkeys(("configmaps", "events", "namespaces", "nodes", "pods"), "v1"),
     **dict.fromkeys(("deployments", "statefulsets"), "apps/v1"),
+    "jobs": "batch/v1",
     **dict.fromkeys(
         ("deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices"), "resource.k8s.io/v1"
     ),

@@ -93,12 +93,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def cluster() -> Iterator[Cluster]:
     found = Cluster(CLUSTERS[int(PROCESS.removeprefix("gw") or 0)])
     yield found
+    found.delete_namespaces()
     found.close()
 
 
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
-    """A namespace that is gone, and whose devices are free again, when the test is over."""
+    """A namespace without pods, and whose devices are free again, when the test is over."""
     with cluster.namespace() as name:
         yield name
 

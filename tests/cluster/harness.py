@@ -24,6 +24,9 @@ from waiting import until as until
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLUSTERS = ("neuron-sim-test", "neuron-sim-test-2")
 """One for each process that tests run in."""
+TESTS = "neuron-sim-tests"
+MAKERS = ("deployments", "statefulsets", "jobs", "neurongangs")
+"""What makes pods anew. Of other kinds, tests delete what they made."""
 RELEASE = "neuron-sim"
 SYSTEM = "neuron-sim-system"
 DRIVER = "neuron.aws.com"
@@ -164,16 +167,27 @@ class Cluster:
 
     @contextmanager
     def namespace(self) -> Iterator[str]:
-        """A namespace that is gone, and whose devices are free again, in the end."""
+        """A namespace that is gone, or without pods, and whose devices are free again, in the end.
+
+        To delete a namespace is a hundred requests for the control plane, so it is done where there is something that
+        would make pods again. The others go with the cluster, or by `delete_namespaces`.
+        """
         name = f"t-{uuid.uuid4().hex[:8]}"
-        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        labels = {"app.kubernetes.io/part-of": TESTS}
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
         try:
             yield name
         finally:
+            makers = any(self.items(kind, "-n", name) for kind in MAKERS)
             # 1 s: what the examples run takes no notice of SIGTERM
             self.delete("pods", "--all", "-n", name, "--grace-period=1", "--timeout=120s")
-            self.delete("namespace", name, "--wait=false")
+            if makers:
+                self.delete("namespace", name, "--wait=false")
             until(lambda: not self.leftovers(), what="nothing left over on the nodes", details=self.leftovers)
+
+    def delete_namespaces(self) -> None:
+        """All that tests have left."""
+        self.kubectl("delete", "namespaces", "-l", f"app.kubernetes.io/part-of={TESTS}", "--wait=false")
 
     # --- the simulator
 
