@@ -104,6 +104,6 @@ def test_dashboards_fill_and_alerts_see_what_was_broken(
 
         until(answered, what="every query of every dashboard finds data", details=lambda: sorted(silent))
     finally:
-        cluster.kubectl("delete", "neuronfault", broken["metadata"]["name"])
+        cluster.delete("neuronfault", broken["metadata"]["name"])
     until(lambda: not prometheus.alert("NeuronDeviceUnhealthy", node=node), what="the alert gone with the fault")
     cluster.wait_nodes()

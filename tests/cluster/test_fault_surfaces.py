@@ -100,7 +100,7 @@ def test_a_chip_that_breaks_is_told_everywhere_until_it_is_whole(cluster: Cluste
         cluster.crash_agent(node)
         until(lambda: series(cluster, node, *ecc) == [before[0] + 1], what="the next agent counts the same")
     finally:
-        cluster.kubectl("delete", "neuronfault", "one-yaml")
+        cluster.delete("neuronfault", "one-yaml")
     until(lambda: both(cluster, node) == WELL, what="the node is well again")
     failed = sum(series(cluster, node, *errors))
     worked = sum(series(cluster, node, *done))
