@@ -26,9 +26,17 @@ def nested(path: str, value: Any) -> dict[str, Any]:
     return {head: nested(rest, value) if rest else value}
 
 
-@pytest.mark.parametrize("path", sorted({*paths(VALUES)} - REQUIRED))
-def test_a_removed_value_still_renders(render, path):
-    manifests = render(nested(path, None))
+def sections(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, None]]]:
+    """Each map of values, as it is when all that it need not have is removed."""
+    yield prefix.removesuffix("."), dict.fromkeys(key for key in values if f"{prefix}{key}" not in REQUIRED)
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from sections(value, f"{prefix}{key}.")
+
+
+@pytest.mark.parametrize(("path", "removed"), [pytest.param(*found, id=found[0]) for found in sections(VALUES)])
+def test_removed_values_still_render(render, path, removed):
+    manifests = render(nested(path, removed) if path else removed)
     assert "<no value>" not in manifests.text
     assert "null" not in manifests.text
 
