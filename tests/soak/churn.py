@@ -197,8 +197,9 @@ class Churn:
             "logs", "-n", self.namespace, "-l", f"app={LABEL}", "--prefix", "--ignore-errors", check=False
         )
         for name, view in SEEN.findall(said):
-            if name in self.started and name in found:
-                self.seen[name] = frozenset(sees(json.loads(view), found[name]["spec"]["nodeName"]))
+            # the pods were read before: one that has been given its node since is for the next time
+            if name in self.started and (node := found.get(name, {}).get("spec", {}).get("nodeName")):
+                self.seen[name] = frozenset(sees(json.loads(view), node))
 
     def _forget_ended(self, found: dict[str, Object]) -> None:
         for name in [name for name in self.ending if name not in found]:
