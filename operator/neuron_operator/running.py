@@ -138,7 +138,7 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
     # kopf ends all tasks that were not there when it started: ours have to be
     async def nodes() -> None:
         await watching.wait()
-        await watches.follow_nodes(api, fleet=fleet, wake=wake)
+        await watches.follow_nodes(api, fleet=fleet, wake=wake, reserved=ultraservers.gangs_moved)
 
     writers = (
         reconcile(),
