@@ -5,9 +5,9 @@
 
 Nothing of neuron-sim runs. Nodes are Node objects without a machine, slices are the very bodies that the agent of
 virtual nodes sends, and classes select as the chart's do. In each round each layout is published, a burst of pods is
-bound, and all of it is removed. Pace is pods a second from the first one's being bound to the last one's; a ratio is
-that of two layouts in the same round. The scheduler's limits on its requests have to be high (`scheduler.sh`), or they
-are what is measured.
+bound, and all of it is removed. Claims are made of templates meanwhile, as users have them made. Pace is pods a second
+from the first one's being bound to the last one's; a ratio is that of two layouts in the same round. The limits on the
+requests of scheduler and controllers have to be high (`scheduler.sh`), or they are what is measured.
 """
 
 import argparse
@@ -37,6 +37,8 @@ Json = dict[str, Any]
 NODES = "/api/v1/nodes"
 CLASSES = f"{RESOURCE}/deviceclasses"
 CLAIMS = f"{RESOURCE}/namespaces/{NAMESPACE}/resourceclaims"
+TEMPLATES = f"{RESOURCE}/namespaces/{NAMESPACE}/resourceclaimtemplates"
+TEMPLATE = "chips"
 CONNECTIONS = 16
 CHIPS = 16
 
@@ -55,7 +57,7 @@ class Layout:
     slices: Callable[[str, str], Iterable[Json]]
     """Of a node, by its name and uid."""
     devices: Json | None
-    """Of the claim of a pod; None: it has none."""
+    """What the claim template of the pods asks for; None: they have none."""
     limits: Mapping[str, str]
     goal: float | None = None
     """Of its pace, as a part of the pace with one plain slice a node."""
@@ -206,7 +208,7 @@ def a_pod(name: str, layout: Layout) -> Json:
     container: Json = {"name": "c", "image": "busybox"}
     spec: Json = {"terminationGracePeriodSeconds": 0, "nodeSelector": {"bench": "scheduler"}, "containers": [container]}
     if layout.devices is not None:
-        spec["resourceClaims"] = [{"name": "chips", "resourceClaimName": name}]
+        spec["resourceClaims"] = [{"name": "chips", "resourceClaimTemplateName": TEMPLATE}]
         container["resources"] = {"claims": [{"name": "chips"}]}
     elif layout.limits:
         container["resources"] = {"limits": dict(layout.limits)}
@@ -214,9 +216,6 @@ def a_pod(name: str, layout: Layout) -> Json:
 
 
 async def make_pods(kube: Kube, names: Sequence[str], layout: Layout) -> None:
-    if layout.devices is not None:
-        claims = [{"metadata": {"name": name}, "spec": {"devices": layout.devices}} for name in names]
-        await at_once([posting(kube, CLAIMS, claim) for claim in claims], connections=CONNECTIONS)
     await at_once([posting(kube, PODS, a_pod(name, layout)) for name in names], connections=CONNECTIONS)
 
 
@@ -227,6 +226,9 @@ async def measure(
     bodies = [body for name, uid in nodes.items() for body in layout.slices(name, uid)]
     await at_once([posting(kube, SLICES, body) for body in bodies], connections=CONNECTIONS)
     try:
+        if layout.devices is not None:
+            template = {"metadata": {"name": TEMPLATE}, "spec": {"spec": {"devices": layout.devices}}}
+            await kube.request("POST", TEMPLATES, body=template)
         bound.at.clear()
         await make_pods(kube, ["first"], layout)  # when it is bound, the scheduler knows the slices
         await bound.until(["first"], seconds=300)
@@ -238,7 +240,7 @@ async def measure(
         times = sorted(bound.at[name] for name in names)
         return (pods - 1) / (times[-1] - times[0]), 1000 * spent / pods
     finally:
-        for path in (PODS, CLAIMS):
+        for path in (PODS, TEMPLATES):
             await kube.request("DELETE", path, body={})
         for path in (PODS, CLAIMS):
             await until_empty(kube, path)
