@@ -58,6 +58,7 @@ SLICES = Resource("resource.k8s.io", "v1", "resourceslices")
 CLAIMS = Resource("resource.k8s.io", "v1", "resourceclaims")
 CLAIM_TEMPLATES = Resource("resource.k8s.io", "v1", "resourceclaimtemplates")
 DEVICE_CLASSES = Resource("resource.k8s.io", "v1", "deviceclasses")
+POD_GROUPS = Resource("scheduling.k8s.io", "v1alpha2", "podgroups")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 
 
