@@ -111,6 +111,10 @@ FLEET ?= --nodes 500 --gangs 30
 bench-fleet: $(STAMP) ## measure virtual nodes on a cluster of their own (FLEET='--nodes 5000')
 	tests/bench/fleet.sh $(FLEET)
 
+.PHONY: bench-scheduler
+bench-scheduler: $(STAMP) ## measure kube-scheduler's pace with our slices on a cluster of its own (SCHEDULER='--nodes 5000')
+	tests/bench/scheduler.sh $(SCHEDULER)
+
 .PHONY: generate
 generate: $(STAMP) ## write what is generated from other files (CRDs)
 	hack/generate

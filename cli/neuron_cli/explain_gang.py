@@ -1,6 +1,5 @@
 """``neuron-sim explain gang/NAME``: asks the cluster for all that the operator knows of gangs."""
 
-from neuron_operator import names
 from neuron_operator.explaining.explanation import Explanation
 
 from neuron_cli import gang_view, reading
@@ -9,7 +8,7 @@ from neuron_cli.cluster import Cluster, ClusterError
 
 def explain_gang(cluster: Cluster, namespace: str, name: str) -> Explanation:
     """Why a gang waits, or where it is."""
-    found = reading.gangs(cluster, namespace, driver_name=names.AWS_DRIVER_NAME)
+    found = reading.gangs(cluster, namespace)
     try:
         return gang_view.explain(found, namespace, name)
     except gang_view.NoGang as absent:

@@ -22,12 +22,12 @@ from neuron_operator.extender.occupancy import from_neuron_node, occupancy
 
 from neuron_cli.cluster import Cluster, Refused
 from neuron_cli.doctor import count
+from neuron_cli.driver_name import driver_name
 from neuron_cli.facts import OUR_API, RESOURCE_API
 
 Object = Mapping[str, Any]
 Row = dict[str, object]
 
-DEVICE_PREFIX = "neuron-"
 COUNTS = ("chips", "free", "partly", "full", "broken", "best")
 DEVICE_PLUGIN = "DevicePlugin"
 PLACED = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
@@ -37,6 +37,7 @@ PLACED = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 class Objects:
     """What it takes to know how a cluster packs."""
 
+    driver_name: str
     neuron_nodes: Sequence[Object]
     claims: Sequence[Object]
     pods: Sequence[Object]
@@ -53,14 +54,19 @@ def gather(cluster: Cluster) -> Objects:
             raise
         claims = []  # an older Kubernetes has nodes of the device-plugin road only
     by_plugin = any(node["spec"].get("resources") == DEVICE_PLUGIN for node in neuron_nodes)
-    return Objects(neuron_nodes, claims, cluster.items("/api/v1/pods", fieldSelector=PLACED) if by_plugin else [])
+    return Objects(
+        driver_name=driver_name(cluster),
+        neuron_nodes=neuron_nodes,
+        claims=claims,
+        pods=cluster.items("/api/v1/pods", fieldSelector=PLACED) if by_plugin else [],
+    )
 
 
 def rows(found: Objects) -> list[Row]:
     """A row for each node."""
     devices: dict[str, list[str]] = {node["metadata"]["name"]: [] for node in found.neuron_nodes}
     for claim in found.claims:
-        for pool, device in _allocated(claim):
+        for pool, device in _allocated(claim, found.driver_name):
             if pool in devices:
                 devices[pool].append(device)
     holdings: dict[str, list[Holding]] = {name: [] for name in devices}
@@ -80,13 +86,13 @@ def total(nodes: Sequence[Row]) -> Row:
     return {"node": "total", "type": "", "resources": "", **sums, "note": ""}
 
 
-def _allocated(claim: Object) -> list[tuple[str, str]]:
+def _allocated(claim: Object, driver_name: str) -> list[tuple[str, str]]:
     """Pool and device; neither of other drivers, nor what is only looked at."""
     results = ((claim.get("status") or {}).get("allocation") or {}).get("devices", {}).get("results") or ()
     return [
         (result["pool"], result["device"])
         for result in results
-        if result["device"].startswith(DEVICE_PREFIX) and not result.get("adminAccess")
+        if result["driver"] == driver_name and not result.get("adminAccess")
     ]
 
 

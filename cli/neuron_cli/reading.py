@@ -15,6 +15,7 @@ from neuron_operator.nodes import node_facts
 
 from neuron_cli import gang_view
 from neuron_cli.cluster import Cluster, Refused
+from neuron_cli.driver_name import driver_name
 from neuron_cli.facts import OUR_API, RESOURCE_API
 from neuron_cli.gang_view import Gangs
 from neuron_cli.topology.view import FleetView, view
@@ -85,12 +86,12 @@ def fleet(cluster: Cluster) -> FleetView:
     )
 
 
-def gangs(cluster: Cluster, namespace: str, *, driver_name: str) -> Gangs:
+def gangs(cluster: Cluster, namespace: str) -> Gangs:
     """All gangs, and what claims and templates of a namespace ask for."""
     neuron_nodes = cluster.items(f"{OUR_API}/neuronnodes")
     by_plugins = any(node["spec"].get("resources") == "DevicePlugin" for node in neuron_nodes)
     return gang_view.gangs(
-        driver_name=driver_name,
+        driver_name=driver_name(cluster),
         members=cluster.items("/api/v1/pods", labelSelector=LABEL_GANG),
         records=absent(lambda: cluster.items(f"{OUR_API}/neurongangs"), []),
         nodes=cluster.items("/api/v1/nodes"),

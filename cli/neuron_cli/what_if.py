@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from neuron_operator import names
 from neuron_operator.conditions import listing
 from neuron_operator.explaining.explanation import Explanation, Facts
 from neuron_operator.explaining.landing import land
@@ -322,7 +321,7 @@ def ask(
     refused = list(_refused(cluster, wanted.objects))
     facts = reading.facts(cluster, space, pods=True)
     facts = replace(facts, known=_with(facts.known, wanted))
-    gangs = reading.gangs(cluster, space, driver_name=names.AWS_DRIVER_NAME)
+    gangs = reading.gangs(cluster, space)
     gang_view.know(gangs, claims=wanted.claims, templates=wanted.templates)
     return refused, wanted, answers(wanted, facts, gangs)
 

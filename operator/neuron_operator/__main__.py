@@ -40,6 +40,7 @@ async def _run(options: argparse.Namespace) -> int:
             health_port=options.health_port,
             metrics_port=options.metrics_port,
             gangs=options.gangs,
+            pod_groups=options.pod_groups,
             virtual_nodes=options.virtual_nodes,
             ultraserver_devices=options.ultraserver_devices,
             webhook_port=options.webhook_port,
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--gangs", action=argparse.BooleanOptionalAction, default=True, help="place the pods of gangs (default: yes)"
     )
+    run.add_argument("--pod-groups", action="store_true", help="make a PodGroup for each gang (with --no-gangs)")
     run.add_argument("--virtual-nodes", action="store_true", help="make the nodes of pools with a count")
     run.add_argument(
         "--ultraserver-devices",

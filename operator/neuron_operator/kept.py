@@ -31,6 +31,11 @@ class Kept(Generic[T]):
         self.values: dict[str, T] = {}
         self.complete = False
 
+    def version(self, key: str) -> str | None:
+        """The resource version in which an object was last seen; None: there is none."""
+        version = self._versions.get(key)
+        return None if version is None else str(version)
+
     def listed(self, items: Iterable[Json], asked: float = 0.0) -> None:
         """A complete list; what is not in it is gone."""
         self.complete = True

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import config
@@ -58,6 +60,7 @@ SLICES = Resource("resource.k8s.io", "v1", "resourceslices")
 CLAIMS = Resource("resource.k8s.io", "v1", "resourceclaims")
 CLAIM_TEMPLATES = Resource("resource.k8s.io", "v1", "resourceclaimtemplates")
 DEVICE_CLASSES = Resource("resource.k8s.io", "v1", "deviceclasses")
+POD_GROUPS = Resource("scheduling.k8s.io", "v1alpha2", "podgroups")
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 
 
@@ -303,6 +306,12 @@ def _error(status: int, text: bytes) -> ApiError:
     return {404: NotFound, 409: Conflict}.get(status, ApiError)(status, reason or f"HTTP {status}", message)
 
 
+def _proxy(server: str) -> str | None:
+    """The proxy that the environment names for the API server."""
+    url = urlsplit(server)
+    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
+
+
 @asynccontextmanager
 async def connect(kubeconfig: str | None = None) -> AsyncIterator[Kube]:
     """Connect as the pod's service account, or as the kubeconfig says."""
@@ -312,6 +321,9 @@ async def connect(kubeconfig: str | None = None) -> AsyncIterator[Kube]:
         await loading.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
     else:
         loading.load_incluster_config(client_configuration=configuration)
+    # asked once: aiohttp would ask the environment and ~/.netrc at each request, by two detours over a thread
+    configuration.proxy = configuration.proxy or _proxy(configuration.host)
+    configuration.client_session_kwargs = {"trust_env": False}
     client: Any = ApiClient(configuration)
     client.user_agent = names.FIELD_MANAGER
     try:

@@ -10,7 +10,7 @@ else's is never overwritten, and a selector never sees a label that only we wrot
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from neuron_operator import names
@@ -112,6 +112,15 @@ def node_facts(node: Mapping[str, Any]) -> NodeFacts:
             if found.get("type") in names.CONDITIONS_HEALTH
         ),
     )
+
+
+def same_but_reserved(one: NodeFacts, other: NodeFacts) -> bool:
+    """Whether nothing but the reservation by a gang differs."""
+    return replace(one, taints=_not_ours(one)) == replace(other, taints=_not_ours(other))
+
+
+def _not_ours(node: NodeFacts) -> tuple[tuple[str, str, str], ...]:
+    return tuple(taint for taint in node.taints if taint[0] != names.TAINT_RESERVED)
 
 
 def label_owners(managed_fields: Any, *, created: bool = False) -> tuple[frozenset[str], frozenset[str]]:

@@ -8,7 +8,7 @@ another one by now. A NeuronNode whose node was replaced under the same name is 
 made again by the next plan: the new node must not inherit the old one's status.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,12 +199,14 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
 
     events: list[Json] = []
     statuses: list[PoolStatus] = []
+    changing = {item["metadata"]["name"] for item in applies}
     counted = sum(map(_has_counters, wished.values()))
     for share in shares:
         pool, choice = share.wish.pool, choices[share.wish.name]
         served = [existing[node.name] for node in share.nodes if node.name in existing]
+        serving = {item["metadata"]["name"] for item in served if _serves(item)} - changing
         judgements = [
-            *_judge(share, served=served, refusal=refusal, on_nodes=on_nodes),
+            *_judge(share, serving=serving, refusal=refusal, on_nodes=on_nodes),
             _labels_complete([label for node in share.nodes for label in changes[node.name].kept]),
             _resources_settled(choice, served=served),
             _plain_pods(choice, snapshot.plain_pods),
@@ -217,7 +219,9 @@ def plan(snapshot: Snapshot, *, now: str) -> Plan:
         joined = _joined(share, wished=wished, existing=existing)
         if joined:
             judgements.append(_ultraservers_complete(joined))
-        status = _status(share, choice=choice, served=served, joined=joined, judgements=judgements, now=now)
+        status = _status(
+            share, choice=choice, served=served, serving=serving, joined=joined, judgements=judgements, now=now
+        )
         if status != (pool.get("status") or {}):
             statuses.append(PoolStatus(share.wish.name, status))
             events += conditions.transition_events(judgements, of=pool, kind="NeuronNodePool", now=now)
@@ -358,12 +362,12 @@ def _wished(
 
 
 def _judge(
-    share: Share, *, served: Sequence[Json], refusal: Sequence[Finding], on_nodes: Mapping[str, Finding]
+    share: Share, *, serving: Collection[str], refusal: Sequence[Finding], on_nodes: Mapping[str, Finding]
 ) -> list[Judgement]:
     accepted = _accepted(share, refusal=refusal)
     return [
         accepted,
-        _ready(share, served=served, accepted=accepted, avoided=[n.name for n in share.nodes if n.name in on_nodes]),
+        _ready(share, serving=serving, accepted=accepted, avoided=[n.name for n in share.nodes if n.name in on_nodes]),
         _overlapping(share),
     ]
 
@@ -377,8 +381,14 @@ def _accepted(share: Share, *, refusal: Sequence[Finding]) -> Judgement:
     return Judgement("Accepted", "True", "Accepted", "The pool is expanded", good=True, announce=True)
 
 
-def _ready(share: Share, *, served: Sequence[Json], accepted: Judgement, avoided: Sequence[str]) -> Judgement:
-    waiting = {node.name for node in share.nodes} - {item["metadata"]["name"] for item in served if is_ready(item)}
+def _serves(item: Json) -> bool:
+    """Whether a node's agent serves what its NeuronNode says now: what it reported of an earlier one does not count."""
+    seen = (item.get("status") or {}).get("observedGeneration") or 0
+    return is_ready(item) and seen >= (item["metadata"].get("generation") or 0)
+
+
+def _ready(share: Share, *, serving: Collection[str], accepted: Judgement, avoided: Sequence[str]) -> Judgement:
+    waiting = {node.name for node in share.nodes}.difference(serving)
     if accepted.status == "False":
         return Judgement("Ready", "False", "NotAccepted", "See the condition Accepted", good=False)
     if not share.nodes:
@@ -513,6 +523,7 @@ def _status(
     *,
     choice: Choice,
     served: Sequence[Json],
+    serving: Collection[str],
     joined: Sequence[UltraServer],
     judgements: Sequence[Judgement],
     now: str,
@@ -523,7 +534,7 @@ def _status(
     return {
         "observedGeneration": generation,
         "nodes": len(share.nodes),
-        "readyNodes": sum(map(is_ready, served)),
+        "readyNodes": len(serving),
         "devices": sum((item.get("status") or {}).get("devices") or 0 for item in served),
         "resources": choice.road,
         "ultraServers": len(joined),

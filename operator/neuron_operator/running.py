@@ -23,6 +23,7 @@ from neuron_operator import conditions, endpoints, kube, metrics, webhook
 from neuron_operator.breaking import Breaking
 from neuron_operator.fleet import Fleet
 from neuron_operator.gangs.controller import Gangs
+from neuron_operator.gangs.pod_groups import PodGroups
 from neuron_operator.handlers import watches
 from neuron_operator.kube import Api, ApiError, Kube, NotFound
 from neuron_operator.leader import LeaderElection, LeadershipLost
@@ -47,6 +48,8 @@ class Options:
     health_port: int
     metrics_port: int
     gangs: bool = True
+    pod_groups: bool = False
+    """Leave gangs to kube-scheduler's PodGroups."""
     virtual_nodes: bool = False
     ultraserver_devices: int = MOST_DEVICES
     """How many UltraServers there may be for them to be devices."""
@@ -133,12 +136,18 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
         ledger.report("gangs", {})
         await asyncio.Event().wait()
 
+    async def pod_groups() -> None:
+        await watching.wait()
+        if options.pod_groups:
+            await PodGroups(api).run(api)
+        await asyncio.Event().wait()
+
     watching = asyncio.Event()
 
     # kopf ends all tasks that were not there when it started: ours have to be
     async def nodes() -> None:
         await watching.wait()
-        await watches.follow_nodes(api, fleet=fleet, wake=wake)
+        await watches.follow_nodes(api, fleet=fleet, wake=wake, reserved=ultraservers.gangs_moved)
 
     writers = (
         reconcile(),
@@ -148,6 +157,7 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
         ultraservers.run(),
         ultraservers.follow(api),
         gangs(),
+        pod_groups(),
     )
     writing = [asyncio.create_task(work) for work in writers]
     keeping, kopf_running, stopping = (asyncio.create_task(work) for work in (election.keep(), watch(), stop.wait()))

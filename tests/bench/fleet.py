@@ -339,7 +339,9 @@ async def with_gangs(kube: Kube, count: int) -> None:
         async with following(pods.follow):
             await fleet_gangs.gangs(kube, pods, 2)  # watches, images, compiled expressions
             took = await fleet_gangs.gangs(kube, pods, count)
-            print(f"gang of four, submit to all Ready, {count} times: {spread(took)}", flush=True)
+            print(f"gang of four, submit to all Ready, {count} times: {spread([each.ready for each in took])}")
+            print(f"  to the last one let go: {spread([each.let_go for each in took])}")
+            print(f"  to the last one bound: {spread([each.bound for each in took])}", flush=True)
 
 
 def _deleting(kube: Kube, name: str) -> Callable[[], Awaitable[object]]:

@@ -13,19 +13,9 @@ hack/cluster kwok --name $name
 hack/cluster load --name $name $(hack/image --names)
 eval "$(hack/cluster env --name $name)"
 
-flags() { # flags PROGRAM FLAG...
-  local file=/etc/kubernetes/manifests/$1.yaml flag
-  shift
-  for flag in "$@"; do
-    docker exec $name-control-plane sh -c "grep -qe '$flag' $file || sed -i '/^    - --kubeconfig=/a\\    - $flag' $file"
-  done
-}
-limits=(--kube-api-qps=1000 --kube-api-burst=2000)
-flags kube-controller-manager "${limits[@]}" --node-monitor-grace-period=8760h
-flags kube-scheduler "${limits[@]}"
-kubectl -n kube-system patch daemonset kube-proxy --type=merge -p '{"spec":{"template":{"spec":{"affinity":{"nodeAffinity":
-  {"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":
-  [{"key":"type","operator":"NotIn","values":["kwok"]}]}]}}}}}}}'
+# shellcheck source=tests/bench/limits.sh
+. tests/bench/limits.sh
+lift_limits $name
 
 values=(virtualNodes.enabled=true virtualNodes.kwok.leaseSeconds=0 virtualNodes.kwok.resources.limits.memory=2Gi)
 helm upgrade --install neuron-sim charts/neuron-sim --namespace neuron-sim-system --create-namespace --wait --timeout 5m \

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from neuron_dra_driver.api_server.kube import Kube
@@ -20,11 +21,13 @@ RESOURCE = "/apis/resource.k8s.io/v1"
 
 
 class Pods:
-    """A watch on the pods of the namespace: who is there, and who is ready since when."""
+    """A watch on the pods of the namespace: who is there, and since when each was let go, bound and ready."""
 
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
         self.there: set[str] = set()
+        self.let_go: dict[str, float] = {}
+        self.bound: dict[str, float] = {}
         self.ready: dict[str, float] = {}
         self._told = asyncio.Event()
 
@@ -40,10 +43,19 @@ class Pods:
                 self.there.discard(name)
             else:
                 self.there.add(name)
+                if not pod["spec"].get("schedulingGates"):
+                    self.let_go.setdefault(name, now)
+                if pod["spec"].get("nodeName"):
+                    self.bound.setdefault(name, now)
                 conditions = (pod.get("status") or {}).get("conditions") or ()
                 if any(found["type"] == "Ready" and found["status"] == "True" for found in conditions):
                     self.ready.setdefault(name, now)
             self._told.set()
+
+    def forget(self) -> None:
+        """Names come again: of the pods that had them nothing is remembered."""
+        for seen in (self.let_go, self.bound, self.ready):
+            seen.clear()
 
     async def until(self, holds: Callable[[], bool], *, seconds: float) -> None:
         """Wait until what was seen is so."""
@@ -86,17 +98,28 @@ def member(name: str, gang: str) -> Json:
     }
 
 
-async def gangs(kube: Kube, pods: Pods, count: int) -> list[float]:
-    """Milliseconds from the submit of a gang of four pods, of sixteen chips each, to the last one's being Ready."""
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Milliseconds from the submit of a gang until the last of its pods was ..."""
+
+    let_go: float
+    bound: float
+    ready: float
+
+
+async def gangs(kube: Kube, pods: Pods, count: int) -> list[Took]:
+    """Gangs of four pods, of sixteen chips each, one after the other."""
     took = []
     for number in range(count):
         gang = f"gang-{number}"
+        pods.forget()
         members = [f"{gang}-{rank}" for rank in range(4)]
         bodies = [member(name, gang) for name in members]
         began = time.perf_counter()
         await asyncio.gather(*(kube.request("POST", PODS, body=body, harmless_twice=True) for body in bodies))
         await pods.until(lambda members=members: pods.ready.keys() >= set(members), seconds=120)
-        took.append(1000 * (max(pods.ready[name] for name in members) - began))
+        last = [max(seen[name] for name in members) for seen in (pods.let_go, pods.bound, pods.ready)]
+        took.append(Took(*(1000 * (at - began) for at in last)))
         await remove(kube, pods)
     return took
 

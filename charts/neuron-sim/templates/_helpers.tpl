@@ -82,10 +82,19 @@ prometheus.io/port: {{ .port | quote }}
 {{- end }}
 {{- end }}
 
-{{/* Whether gangs are placed. */}}
+{{/* Whether the operator places gangs. */}}
 {{- define "neuron-sim.gangs" -}}
 {{- $gangs := .Values.gangs | default dict }}
-{{- if or (not (hasKey $gangs "enabled")) $gangs.enabled }}true{{ end }}
+{{- if and (or (not (hasKey $gangs "enabled")) $gangs.enabled) (not $gangs.podGroups) }}true{{ end }}
+{{- end }}
+
+{{/* Whether kube-scheduler does, by PodGroups. */}}
+{{- define "neuron-sim.podGroups" -}}
+{{- $gangs := .Values.gangs | default dict }}
+{{- if and (or (not (hasKey $gangs "enabled")) $gangs.enabled) $gangs.podGroups }}
+{{- if not (.Capabilities.APIVersions.Has "scheduling.k8s.io/v1alpha2/PodGroup") }}
+{{- fail "gangs.podGroups: this cluster does not serve PodGroups: turn on scheduling.k8s.io/v1alpha2 and its feature gates (docs/gangs.md), or set it to false" }}
+{{- end }}true{{ end }}
 {{- end }}
 
 {{/*

@@ -36,7 +36,7 @@ class Ground(Protocol):
         ...
 
     def room(self, node: str, *, own: frozenset[str]) -> int:
-        """Chips that nobody has but these pods; promises do not count."""
+        """Chips that nobody has but these pods and pods of gangs that are over; promises do not count."""
         ...
 
     def chips(self, node: str) -> int:

@@ -83,6 +83,8 @@ class Memory:
     """When a gang was refused, and at which capacity."""
     told: set[str] = field(default_factory=set)
     """Keys of Events that were sent."""
+    board: Board | None = None
+    """The fleet of the last gang that was placed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,9 @@ def _placed(
     if not chosen:
         return [], times
     states = _states(world)
-    board = Board(states)
+    if memory.board is None or not memory.board.renew(states):
+        memory.board = Board(states)
+    board = memory.board
     writes: list[Write] = []
     for record in chosen:
         found = _place(record, world.members.get(record.key, ()), board=board, states=states, world=world, now=now)

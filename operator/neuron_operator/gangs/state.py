@@ -25,6 +25,7 @@ Reference = tuple[str, str, bool]
 """Namespace and name of a ResourceClaim, or (True) of a template."""
 
 _MANY = 10_000
+_FINISHED = ("Succeeded", "Failed")
 
 
 class State:
@@ -51,6 +52,8 @@ class State:
         self._per_chip: int | None = None
         self._claimants: Counter[str] = Counter()
         self._on_node: dict[str, dict[str, Holding]] = {}
+        # UIDs of pods of gangs that are over, the latest last; an ordered set
+        self._over: dict[str, None] = {}
         self.pods: Kept[Member] = Kept(pods.member, self._pod, changed)
         self.gangs: Kept[Record] = Kept(records.record, self._gang, changed)
         self.nodes: Kept[NodeFacts] = Kept(node_facts, self._node, changed)
@@ -78,11 +81,17 @@ class State:
         )
 
     def room(self, node: str, *, own: frozenset[str]) -> int:
-        """Chips that nobody has but these pods."""
+        """Chips that nobody has but these pods, or pods that are over: their claims are about to go, and the watch of
+        claims may be the later one to tell.
+        """
         hardware = self.hardware.values.get(node)
         if hardware is None:
             return 0
-        others = [holding for holding in self._held(node) if not holding.pods & own or holding.pods - own]
+        others = [
+            holding
+            for holding in self._held(node)
+            if not holding.pods or any(uid not in own and uid not in self._over for uid in holding.pods)
+        ]
         plain = self.plain.get(node, 0) + (0 if hardware.by_claims else self._of_gangs(node, but=own))
         return len(capacity.left(hardware, node=node, held=others, plain=plain))
 
@@ -100,6 +109,18 @@ class State:
         """Our taint on a node."""
         return self.reservations.get(node)
 
+    def as_read(self, node: str) -> Json | None:
+        """As much of a Node as a write of its taints needs; None if that is not known to the last bit: a taint with an
+        effect on pods that run says since when, which we do not keep.
+        """
+        facts, version = self.nodes.values.get(node), self.nodes.version(node)
+        if facts is None or any(effect == "NoExecute" for _, _, effect in facts.taints):
+            return None
+        taints = [
+            {"key": key, "effect": effect} | ({"value": value} if value else {}) for key, value, effect in facts.taints
+        ]
+        return {"metadata": {"name": node, "uid": facts.uid, "resourceVersion": version}, "spec": {"taints": taints}}
+
     def claimed(self, uid: str) -> bool:
         """Whether an allocated claim of our driver is reserved for a pod."""
         return self._claimants[uid] > 0
@@ -111,6 +132,8 @@ class State:
 
     def state(self, node: str, *, promised: int, holders: Iterable[str]) -> NodeState | None:
         """A node for placement."""
+        if not promised and node in self._states:
+            return self._states[node]
         facts, hardware = self.nodes.values.get(node), self.hardware.values.get(node)
         if facts is None or hardware is None:
             return None
@@ -119,9 +142,8 @@ class State:
             return capacity.state(
                 facts, hardware, held=held, plain=plain, promised=promised, holders=holders, owner=owner
             )
-        if node not in self._states:
-            self._states[node] = capacity.state(facts, hardware, held=held, plain=plain, promised=0, owner=owner)
-        return self._states[node]
+        found = self._states[node] = capacity.state(facts, hardware, held=held, plain=plain, promised=0, owner=owner)
+        return found
 
     def needs(self, member: Member) -> Needs | str | None:
         """What a pod takes."""
@@ -211,8 +233,13 @@ class State:
             for members in self.members.values()
             for member in members
             if member.node == node and member.key in self.records and member.uid not in but
-            if member.phase not in ("Succeeded", "Failed")
+            if member.phase not in _FINISHED
         )
+
+    def _ended(self, uid: str) -> None:
+        self._over[uid] = None
+        if len(self._over) > _MANY:
+            del self._over[next(iter(self._over))]
 
     # --- what changes make of it
 
@@ -227,6 +254,10 @@ class State:
             else:
                 self._by_uid.pop(member.key, None)
                 self.members.pop(member.key, None)
+        if before is not None and (after is None or after.uid != before.uid):
+            self._ended(before.uid)
+        if after is not None and after.phase in _FINISHED:
+            self._ended(after.uid)
         # what the scheduler says of a pod that waits changes nothing
         if before is None or after is None or before.alive != after.alive:
             self.capacity += 1

@@ -169,7 +169,8 @@ class Writer:
 
     async def _taint(self, write: SetTaint) -> None:
         try:
-            self._state.nodes.answered(await reserve(self._api, write.node, write.value))
+            known = self._state.as_read(write.node)
+            self._state.nodes.answered(await reserve(self._api, write.node, write.value, known=known))
         except NotFound:
             self._state.nodes.gone(write.node)
 

@@ -18,6 +18,7 @@ from neuron_operator import kube
 from neuron_operator.extender.watching import follow
 from neuron_operator.fleet import Fleet, Store
 from neuron_operator.kube import Kube
+from neuron_operator.nodes import same_but_reserved
 
 Json = dict[str, Any]
 
@@ -40,12 +41,25 @@ def register(
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
 
-async def follow_nodes(api: Kube, *, fleet: Fleet, wake: Callable[[bool], None]) -> None:
-    """Watch nodes and NeuronNodes; does not end."""
+async def follow_nodes(api: Kube, *, fleet: Fleet, wake: Callable[[bool], None], reserved: Callable[[], None]) -> None:
+    """Watch nodes and NeuronNodes; does not end. `reserved` is called where only the reservation by a gang changed."""
+
+    def node_seen(item: Json, deleted: bool) -> None:
+        name = item["metadata"]["name"]
+        before = fleet.nodes.get(name)
+        if not fleet.nodes.observe(item, deleted=deleted):
+            return
+        after = fleet.nodes.get(name)
+        if before is not None and after is not None and same_but_reserved(before, after):
+            reserved()
+        else:
+            wake(False)
+
     async with asyncio.TaskGroup() as group:
-        for resource, store in ((kube.NODES, fleet.nodes), (kube.NEURON_NODES, fleet.neuron_nodes)):
-            listed, seen = observers(store, wake)
-            group.create_task(follow(api, resource, listed=listed, seen=seen))
+        listed, _ = observers(fleet.nodes, wake)
+        group.create_task(follow(api, kube.NODES, listed=listed, seen=node_seen))
+        listed, seen = observers(fleet.neuron_nodes, wake)
+        group.create_task(follow(api, kube.NEURON_NODES, listed=listed, seen=seen))
 
 
 def observers(

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
-from neuron_operator.placement.fitting import fill
+from neuron_operator.placement.fitting import Demand, fill
 from neuron_operator.placement.hops import ring_cost
 from neuron_operator.placement.index import (
     NETWORK_LEVELS,
@@ -32,6 +32,9 @@ from neuron_operator.placement.index import (
 from neuron_operator.placement.model import Considered, Gang, Level, NodeState, Placement, Refusal
 from neuron_operator.placement.reasons import considered, reasons
 
+_MANY = 64
+"""Different demands after which a board that is kept is made anew: each leaves answers at every domain."""
+
 
 class Board:
     """A fleet on which gangs come and go; indexed once, for callers that ask often."""
@@ -42,14 +45,34 @@ class Board:
             if state.name in self._nodes:
                 raise ValueError(f"node {state.name} is in the fleet twice: name each node once")
             self._nodes[state.name] = Node(state)
+        self._free = sum(len(node.free) for node in self._nodes.values())
+        self._touched: set[str] = set()
+        """Nodes of which something was taken or released here."""
+        self._asked: set[Demand] = set()
         self._trees: dict[Level, Tree] = {}
         self._domains: dict[Level, list[Domain]] = {}
+
+    def renew(self, fleet: Sequence[NodeState]) -> bool:
+        """Take the fleet as it is now, whatever was taken here; False if it takes a new board, because nodes came, went
+        or moved, or because this one has grown. States that are the very objects of before cost nothing.
+        """
+        if len(fleet) != len(self._nodes) or len(self._asked) > _MANY:
+            return False
+        for state in fleet:
+            node = self._nodes.get(state.name)
+            if node is None or not (node.state is state or _same_place(node.state, state)):
+                return False
+            if node.state is not state or state.name in self._touched:
+                node.state, node.holders = state, state.used_by
+                self._change(node, () if state.closed else state.free)
+        self._touched.clear()
+        return True
 
     def place(self, gang: Gang) -> Placement | Refusal:
         """Where a gang would go. It takes nothing yet."""
         query = Query(gang)
-        wide = gang.level in NETWORK_LEVELS
-        found = self._in_network(query) if wide else self._in_one_unit(self._units, query)
+        self._asked.add(query.demand)
+        found = self._find(query)
         if not found:
             return Refusal(gang.name, reasons(query, self._domains_of(gang.level)))
         return self._placement(query, found)
@@ -78,6 +101,13 @@ class Board:
         return considered(Query(gang), self._domains_of(gang.level))
 
     # --- looking
+
+    def _find(self, query: Query) -> list[tuple[Node, int]]:
+        if query.fewest_chips > self._free:
+            return []  # a fleet that is full need not be looked at any closer
+        if query.level in NETWORK_LEVELS:
+            return self._in_network(query)
+        return self._in_one_unit(self._units, query)
 
     def _in_network(self, query: Query) -> list[tuple[Node, int]]:
         tree = self._tree(query.level)
@@ -148,9 +178,11 @@ class Board:
             raise ValueError(f"node {name} is not in the fleet: make a new board of the fleet of now") from None
 
     def _change(self, node: Node, free: Iterable[int]) -> None:
-        before = node.whole
+        before, whole, had = node.whole, self._whole, len(node.free)
         node.change(free)
-        for level, counted in zip(NETWORK_LEVELS, self._whole, strict=True):
+        self._free += len(node.free) - had
+        self._touched.add(node.state.name)
+        for level, counted in zip(NETWORK_LEVELS, whole, strict=True):
             counted[node.state.domains.get(level)] += node.whole - before
 
 
@@ -214,6 +246,13 @@ def _chips(query: Query, node: Node, pods: int) -> list[tuple[int, ...]]:
     free = run[1] if run else node.free
     each = node.state.chips if query.demand.whole else query.demand.chips
     return [free[pod * each : (pod + 1) * each] for pod in range(pods)]
+
+
+def _same_place(one: NodeState, other: NodeState) -> bool:
+    def place(state: NodeState) -> tuple[object, ...]:
+        return state.chips, state.instance_type, state.position, state.domains
+
+    return place(one) == place(other)
 
 
 def _by_node(placement: Placement) -> dict[str, set[int]]:

@@ -80,6 +80,11 @@ class Query:
         self._needs_domain = gang.level not in ("node", "row")
         self.cacheable = gang.nodes is None
 
+    @property
+    def fewest_chips(self) -> int:
+        """Without so many free ones the gang fits nowhere."""
+        return self.gang.size * (1 if self.gang.whole_nodes else self.gang.chips)
+
     def of_kind(self, kind: Kind) -> bool:
         """Whether the gang may have such nodes."""
         return self.gang.instance_type in (None, kind[0])

@@ -70,13 +70,18 @@ class UltraServers:
         self._asked: set[str] = set()
         self._most_devices = most_devices
         self._ledger = ledger
-        ledger.listen("workloads", self.wake)
+        ledger.listen("workloads", self.gangs_moved)
         self.slices: Kept[Json] = Kept(_without_managed_fields, lambda *_: self.wake(), self.wake)
         """The UltraServers as devices."""
 
     def wake(self) -> None:
         """Something changed."""
         self._changed.set()
+
+    def gangs_moved(self) -> None:
+        """Gangs have other nodes. That matters to workloads only; without any, each gang would cost a look at all."""
+        if self._fleet.workloads.values():
+            self.wake()
 
     async def run(self) -> NoReturn:
         """Go on until cancelled."""

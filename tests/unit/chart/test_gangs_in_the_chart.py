@@ -12,6 +12,7 @@ from neuron_operator.placement import Level
 from neuron_operator.webhook import PATH
 
 MUTATING = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+POD_GROUPS = "scheduling.k8s.io/v1alpha2/PodGroup"
 
 
 @pytest.fixture
@@ -121,3 +122,29 @@ def test_without_gangs_there_is_nothing_of_them(render):
 
 def test_with_gangs_the_operator_places_them(default):
     assert "--no-gangs" not in default.container("neuron-sim-operator")["args"]
+
+
+def test_gangs_can_be_left_to_the_scheduler(render):
+    """Then the operator writes no pods, and nobody waits at a gate that nobody opens."""
+    left = render({"gangs": {"podGroups": True}}, apis=[MUTATING, POD_GROUPS])
+    arguments = left.container("neuron-sim-operator")["args"]
+    assert {"--no-gangs", "--pod-groups"} <= set(arguments)
+    (policy,) = left.all("MutatingAdmissionPolicy")
+    (mutation,) = policy["spec"]["mutations"]
+    assert "podGroupName: object.metadata.labels['neuron-sim.dev/gang']" in mutation["applyConfiguration"]["expression"]
+    assert "schedulingGates" not in mutation["applyConfiguration"]["expression"]
+    assert left.get("ValidatingAdmissionPolicy", "neuron-sim-gang-labels")
+    (role,) = [role for role in left.all("ClusterRole") if role["metadata"]["name"] == "neuron-sim-operator"]
+    verbs = {verb for rule in role["rules"] if "pods" in rule["resources"] for verb in rule["verbs"]}
+    assert verbs == {"list", "watch", "delete"}
+    (rule,) = [rule for rule in role["rules"] if "podgroups" in rule["resources"]]
+    assert rule["verbs"] == ["get", "list", "watch", "create", "delete"]
+
+
+def test_a_cluster_without_pod_groups_is_told(render):
+    with pytest.raises(render.Refused, match="does not serve PodGroups"):
+        render({"gangs": {"podGroups": True}}, apis=[MUTATING])
+
+
+def test_by_default_there_are_no_pod_groups(default):
+    assert "--pod-groups" not in default.container("neuron-sim-operator")["args"]

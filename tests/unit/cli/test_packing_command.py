@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 NODES = "/apis/neuron-sim.dev/v1alpha1/neuronnodes"
 CLAIMS = "/apis/resource.k8s.io/v1/resourceclaims"
+CLASS = "/apis/resource.k8s.io/v1/deviceclasses/neuron-device.neuron-sim.dev"
 PODS = "/api/v1/pods"
 
 
@@ -36,7 +37,7 @@ def node(name: str = "worker", *, type: str = "trn2.48xlarge", lnc: int = 2, res
 
 
 def claim(*devices: str, pool: str = "worker", **more: Any) -> dict[str, Any]:
-    results = [{"driver": "neuron.aws.com", "pool": pool, "device": device, **more} for device in devices]
+    results = [{"driver": "neuron.aws.com", "pool": pool, "device": device} | more for device in devices]
     return {"metadata": {"name": "c"}, "status": {"allocation": {"devices": {"results": results}}}}
 
 
@@ -85,11 +86,21 @@ def test_claims_of_others_and_those_who_only_look_hold_nothing(fake: "FakeCluste
         NODES: [node()],
         CLAIMS: [
             claim("neuron-node", adminAccess=True),
-            claim("gpu-0"),
+            claim("gpu-0", driver="gpu.example.com"),
+            claim("neuron-device-0", driver="neuron.example.com"),
             claim("neuron-core-0", pool="a-node-that-went"),
         ],
     }
     assert counts(rows(kubeconfig)["worker"]) == (16, 16, 0, 0, 0, 0)
+
+
+def test_another_driver_name_is_read_from_the_class_of_the_chart(fake: "FakeCluster", kubeconfig: Path) -> None:
+    fake.answers |= {
+        NODES: [node()],
+        CLAIMS: [claim("neuron-device-0", driver="neuron.example.com"), claim("neuron-device-1")],
+        CLASS: {"spec": {"selectors": [{"cel": {"expression": 'device.driver == "neuron.example.com" && true'}}]}},
+    }
+    assert counts(rows(kubeconfig)["worker"]) == (16, 15, 0, 1, 0, 0)
 
 
 def test_the_whole_node_fills_all_of_its_chips(fake: "FakeCluster", kubeconfig: Path) -> None:

@@ -20,6 +20,7 @@ from neuron_operator.ledger import Ledger
 Json = dict[str, Any]
 
 CHIPS = 16
+ULTRASERVERS = "trn2u.48xlarge"
 RV = "resourceVersion"
 
 
@@ -115,13 +116,23 @@ class Lab:
         place = {"ultraServer": {"id": ultraserver, "size": 4, "node": seat}} if ultraserver else {}
         spec = {
             "pool": "default",
-            "instanceType": "trn2u.48xlarge",
+            "instanceType": ULTRASERVERS,
             "logicalNeuronCore": 2,
             "resources": "DRA",
             "networkNodes": ["nn-1", "nn-2", "nn-3"],
             **place,
         }
         self.api.put(kube.NEURON_NODES, {"metadata": {"name": name}, "spec": spec})
+
+    def edit_pool(self, instance_type: str) -> None:
+        """All nodes are of another type from now on; only some types form UltraServers."""
+        for number, name in enumerate(sorted(self.api.of(kube.NODES))):
+            item = copy.deepcopy(self.api.of(kube.NEURON_NODES)[name])
+            item["spec"] |= {"instanceType": instance_type, "logicalNeuronCore": 2 if "trn2" in instance_type else 1}
+            item["spec"].pop("ultraServer", None)
+            if instance_type == ULTRASERVERS:
+                item["spec"]["ultraServer"] = {"id": f"us{number // 4:014d}", "size": 4, "node": number % 4}
+            self.api.put(kube.NEURON_NODES, item)
 
     def node(self, name: str, change: Any) -> None:
         item = copy.deepcopy(self.api.of(kube.NODES)[name])
@@ -205,11 +216,13 @@ class Lab:
         status = {"allocation": {"devices": {"results": results}}, "reservedFor": [user]}
         self.api.put(kube.CLAIMS, {"metadata": {"name": name, "namespace": "default"}, "spec": {}, "status": status})
 
-    def retire(self) -> None:
-        """Kubelets end the pods that are to go, and their claims go with them."""
+    def retire(self, *, claims: bool = True) -> None:
+        """Kubelets end the pods that are to go, and their claims go with them, or a while later."""
         for key, pod in list(self.api.of(kube.PODS).items()):
             if "deletionTimestamp" in pod["metadata"]:
                 self.api.drop(kube.PODS, key)
+        if not claims:
+            return
         there = {pod["metadata"]["uid"] for pod in self.api.of(kube.PODS).values()}
         for key, claim in list(self.api.of(kube.CLAIMS).items()):
             if not there & {user["uid"] for user in claim["status"]["reservedFor"]}:

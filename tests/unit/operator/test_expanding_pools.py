@@ -22,7 +22,8 @@ def serve(cluster, name, devices=16):
     """What the agent does."""
     item = cluster.of(kube.NEURON_NODES)[name]
     ready = {"type": "Ready", "status": "True", "reason": "Serving"}
-    cluster.put(kube.NEURON_NODES, {**item, "status": {"devices": devices, "conditions": [ready]}})
+    seen = {"observedGeneration": item["metadata"].get("generation", 0)}
+    cluster.put(kube.NEURON_NODES, {**item, "status": {"devices": devices, "conditions": [ready], **seen}})
 
 
 async def test_a_pool_without_selector_takes_every_node_but_the_tainted_control_plane(cluster, node, pool, settle):
@@ -167,6 +168,26 @@ async def test_status_counts_what_the_agents_serve(cluster, node, pool, settle):
     }  # fmt: skip
     assert "b" in condition(cluster, "default", "Ready")["message"]
     serve(cluster, "b")
+    await settle(cluster)
+    assert condition(cluster, "default", "Ready")["status"] == "True"
+
+
+async def test_a_report_of_what_was_before_an_edit_is_not_ready(cluster, node, pool, settle):
+    cluster.put(kube.NODES, node("a"))
+    cluster.put(kube.POOLS, pool())
+    await settle(cluster)
+    serve(cluster, "a")
+    await settle(cluster)
+    assert condition(cluster, "default", "Ready")["status"] == "True"
+    cluster.put(kube.POOLS, {**cluster.of(kube.POOLS)["default"], "spec": {"instanceType": "trn1.32xlarge"}})
+    first = await settle(cluster)
+    # already in the write that says that the edit was seen
+    assert [found.status["readyNodes"] for found in first.statuses] == [0]
+    edited = cluster.of(kube.NEURON_NODES)["a"]
+    cluster.put(kube.NEURON_NODES, {**edited, "metadata": {**edited["metadata"], "generation": 2}})
+    await settle(cluster)
+    assert condition(cluster, "default", "Ready")["status"] == "False"
+    serve(cluster, "a")
     await settle(cluster)
     assert condition(cluster, "default", "Ready")["status"] == "True"
 

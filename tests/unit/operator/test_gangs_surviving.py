@@ -161,6 +161,77 @@ def test_a_pod_that_is_seen_bound_before_its_claim_is_seen_has_its_chips(new_clu
     lab.check_promises()
 
 
+def test_claims_of_a_gang_that_is_gone_already_take_nothing_from_the_next_one(new_cluster):
+    lab = Lab(new_cluster())
+    lab.workload("first", 4)
+    lab.control()
+    lab.settle(others=False)
+    lab.schedule()
+    lab.deliver(kube.PODS)
+    lab.step()
+    lab.stop("first")
+    lab.retire(claims=False)
+    lab.workload("second", 4)
+    lab.control()
+    lab.deliver(kube.PODS)
+    lab.step()
+    assert lab.phase("second") == "Reserved"
+    lab.deliver()
+    lab.step()
+    assert lab.phase("second") == "Reserved", lab.said("second")
+    lab.settle()
+    assert lab.phase("second") == "Bound"
+    assert lab.record("second")["status"]["serial"] == 1
+
+
+def test_claims_of_pods_that_are_through_take_nothing_from_the_next_one(new_cluster):
+    lab = Lab(new_cluster())
+    lab.bare("first", 4)
+    lab.settle(others=False)
+    lab.schedule()
+    lab.deliver(kube.PODS)
+    lab.step()
+    for pod in lab.pods("first"):
+        lab.api.put(kube.PODS, {**pod, "status": {"phase": "Succeeded"}})
+    lab.deliver(kube.PODS)
+    lab.workload("second", 4)
+    lab.control()
+    lab.deliver(kube.PODS)
+    lab.step()
+    assert lab.phase("second") == "Reserved"
+    lab.deliver(kube.CLAIMS)
+    lab.step()
+    assert lab.phase("second") == "Reserved", lab.said("second")
+
+
+@pytest.mark.parametrize("instance_type", ["trn2.48xlarge", "trn1.32xlarge"])
+def test_a_pool_that_is_edited_under_a_gang_leaves_it_alone(new_cluster, instance_type):
+    """It runs on, or goes on as it was promised; nothing is rolled back, and nobody else gets its chips."""
+    lab = Lab(new_cluster(), ultraservers=2)
+    lab.workload("runs", 4)
+    lab.settle()
+    nodes = sorted(lab.bound("runs"))
+    lab.workload("promised", 4)
+    lab.control()
+    lab.deliver()
+    lab.step()
+    assert (lab.phase("runs"), lab.phase("promised")) == ("Bound", "Reserved")
+    lab.edit_pool(instance_type)
+    lab.settle()
+    assert sorted(lab.bound("runs")) == nodes
+    assert (lab.phase("runs"), lab.phase("promised")) == ("Bound", "Bound")
+    assert {lab.record(gang)["status"]["serial"] for gang in ("runs", "promised")} == {1}
+    lab.workload("late", 1, annotations={names.TOPOLOGY: "node"})
+    lab.settle()
+    assert lab.phase("late") == "Pending"
+    lab.stop("runs")
+    lab.settle()
+    lab.wait(2)  # who was refused asks once a second at most
+    lab.settle()
+    assert lab.phase("late") == "Bound"
+    lab.check_promises()
+
+
 GANGS = st.sampled_from(["a", "b", "c"])
 NODES = st.sampled_from(["n0-0", "n0-1", "n0-3", "n1-0"])
 STEPS = st.one_of(
@@ -172,10 +243,12 @@ STEPS = st.one_of(
     st.tuples(st.just("plain pod"), st.sampled_from([1, 16])),
     st.tuples(st.just("node dies"), NODES),
     st.tuples(st.just("node lives"), NODES),
+    st.tuples(st.just("pool edited"), st.sampled_from(["trn2u.48xlarge", "trn2.48xlarge", "trn1.32xlarge"])),
     st.tuples(st.just("somebody deletes the NeuronGang"), GANGS),
     st.tuples(st.just("controllers")),
     st.tuples(st.just("scheduler"), st.integers(1, 3)),
     st.tuples(st.just("kubelets")),
+    st.tuples(st.just("kubelets, claims stay a while")),
     st.tuples(st.just("time"), st.sampled_from([1, 7, 61])),
     st.tuples(st.just("watch"), st.sampled_from([(), (kube.PODS,), (kube.CLAIMS,), (kube.GANGS,), (kube.NODES,)])),
     st.tuples(st.just("operator")),
@@ -206,6 +279,8 @@ def take(lab, step):
             lab.not_ready(node)
         case ("node lives", node):
             lab.ready(node)
+        case ("pool edited", instance_type):
+            lab.edit_pool(instance_type)
         case ("somebody deletes the NeuronGang", gang) if f"default/{gang}" in lab.api.of(kube.GANGS):
             # what is only in it, bare pods on their way back, would go with it
             if not lab.record(gang).get("status", {}).get("remake"):
@@ -216,6 +291,8 @@ def take(lab, step):
             lab.schedule(limit=limit)
         case ("kubelets",):
             lab.retire()
+        case ("kubelets, claims stay a while",):
+            lab.retire(claims=False)
         case ("time", seconds):
             lab.wait(seconds)
         case ("watch", resources):

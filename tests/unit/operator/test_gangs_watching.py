@@ -79,6 +79,36 @@ async def test_a_node_that_is_right_is_not_written(lab):
     assert not lab.api.writes
 
 
+def test_a_node_that_is_known_is_reserved_without_being_read(lab):
+    lab.workload("train", 4)
+    lab.control()
+    lab.deliver()
+    read = []
+    get = lab.api.get
+
+    async def counted(resource, name, **options):
+        read.append(resource)
+        return await get(resource, name, **options)
+
+    lab.api.get = counted
+    lab.step()
+    assert len(lab.taints()) == 4
+    assert kube.NODES not in read
+
+
+def test_taints_that_came_meanwhile_or_say_since_when_stay(lab):
+    since = {"key": "example.com/drain", "effect": "NoExecute", "timeAdded": "2026-11-21T12:00:00Z"}
+    lab.node("n0-0", lambda item: item["spec"].update(taints=[since]))
+    lab.workload("train", 4, spec={"tolerations": [{"operator": "Exists"}]})
+    lab.control()
+    lab.deliver()
+    lab.node("n0-1", lambda item: item["spec"].update(taints=[OTHERS]))
+    lab.step()
+    assert len(lab.taints()) == 4
+    assert lab.api.of(kube.NODES)["n0-0"]["spec"]["taints"][0] == since
+    assert lab.api.of(kube.NODES)["n0-1"]["spec"]["taints"][0] == OTHERS
+
+
 async def test_an_uninstall_ends_reservations(lab):
     await taints.reserve(lab.api, "n0-0", "a-1")
     said = []

@@ -1,6 +1,7 @@
 """Where gangs go: close together, with large domains left whole, and never where there is no room."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations_with_replacement
 
 import pytest
@@ -376,3 +377,48 @@ def test_a_board_on_which_gangs_come_and_go_answers_as_a_new_one(fleet: list[Nod
         answer, fresh = board.place(gang), place(now, gang)
         if isinstance(answer, Placement) or isinstance(fresh, Placement):
             assert answer == fresh
+
+
+@given(fleets(), st.lists(gangs, max_size=4), st.data())
+@settings(max_examples=60)
+def test_a_board_that_is_renewed_answers_as_a_new_one(
+    fleet: list[NodeState], wanted: list[Gang], data: st.DataObject
+) -> None:
+    board = Board(fleet)
+    for gang in wanted:
+        answer = board.place(gang)
+        if isinstance(answer, Placement):
+            board.take(answer)
+    now = [
+        state
+        if data.draw(st.booleans())
+        else replace(
+            state,
+            free=tuple(sorted(data.draw(st.sets(st.integers(0, state.chips - 1))))),
+            closed=data.draw(st.sampled_from([None, "cordoned"])),
+            used_by=("pod a/b",),
+        )
+        for state in fleet
+    ]
+    assert board.renew(now)
+    for gang in wanted:
+        assert board.place(gang) == place(now, gang)
+
+
+def test_a_board_is_not_renewed_for_another_fleet() -> None:
+    fleet = [NodeState(name, 16, tuple(range(16)), "trn2.48xlarge", {"network-3": "a"}) for name in ("n0", "n1")]
+    for other in (
+        fleet[:1],
+        [fleet[0], replace(fleet[1], name="n2")],
+        [fleet[0], replace(fleet[1], domains={"network-3": "b"})],
+        [fleet[0], replace(fleet[1], instance_type="trn1.32xlarge")],
+    ):
+        assert not Board(fleet).renew(other)
+
+
+def test_a_board_that_many_different_gangs_asked_is_not_renewed() -> None:
+    fleet = [NodeState("n0", 16, tuple(range(16)), "trn2.48xlarge")]
+    board = Board(fleet)
+    for size in range(100):
+        board.place(Gang("a", 1 + size, "node", 1))
+    assert not board.renew(fleet)

@@ -121,6 +121,37 @@ async def test_watched_events_reach_the_fleet_and_wake_the_loop(cluster, fleet, 
     assert fleet.nodes.values() == []
 
 
+async def test_a_reservation_by_a_gang_wakes_only_those_who_ask_for_it(fleet, node):
+    """A plan of all pools for each node that each gang gets would cost more than the gang."""
+    gang = {"key": names.TAINT_RESERVED, "value": "a-1", "effect": "NoSchedule"}
+    others = {"key": "example.com/other", "effect": "NoSchedule"}
+    news = [[], [gang], [gang, others], []]
+
+    class Api:
+        async def list(self, resource, **_):
+            return kube.Listing([], 1)
+
+        async def watch(self, resource, **_):
+            if resource == kube.NODES:
+                for version, taints in enumerate(news, start=2):
+                    item = node("worker", taints=taints)
+                    yield "MODIFIED", {**item, "metadata": {**item["metadata"], "uid": "u", "resourceVersion": version}}
+                seen.set()
+            await asyncio.Event().wait()
+
+    told, seen = [], asyncio.Event()
+    following = asyncio.create_task(
+        watches.follow_nodes(
+            Api(), fleet=fleet, wake=lambda relist: told.append(relist), reserved=lambda: told.append("reserved")
+        )
+    )
+    async with asyncio.timeout(20):
+        await seen.wait()
+    following.cancel()
+    await asyncio.wait([following])
+    assert [word for word in told if word is not True] == [False, "reserved", False, False]
+
+
 async def test_faults_reach_the_fleet_and_are_told(cluster, fleet, fault):
     woken, told = [], []
     registry = kopf.OperatorRegistry()

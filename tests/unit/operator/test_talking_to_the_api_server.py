@@ -1,5 +1,6 @@
 """What goes over the wire, told by an HTTP server that records it."""
 
+import asyncio
 import json
 
 import pytest
@@ -52,6 +53,21 @@ async def api(server, tmp_path):
     await runner.cleanup()
 
 
+@pytest.fixture
+async def proxied(api, tmp_path, monkeypatch):
+    """Connects to a server that can only be reached by a proxy, which is the fake one."""
+    port = (tmp_path / "kubeconfig").read_text().partition("127.0.0.1:")[2].partition('"')[0]
+    config = tmp_path / "proxied"
+    config.write_text(KUBECONFIG.format(port=1).replace("127.0.0.1", "127.0.0.2"))
+
+    def connect(*, no_proxy):
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("no_proxy", no_proxy)
+        return kube.connect(str(config))
+
+    return connect
+
+
 async def test_lists_are_read_page_by_page(server, api):
     server.answers = [
         (200, {"metadata": {"resourceVersion": "7", "continue": "next"}, "items": [{"a": 1}]}),
@@ -64,6 +80,28 @@ async def test_lists_are_read_page_by_page(server, api):
     assert first == {"limit": "500", "labelSelector": "x!=true", "fieldSelector": "spec.driver=d"}
     assert second == {**first, "continue": "next"}
     assert server.headers["Authorization"] == "Bearer secret"
+
+
+async def test_a_request_takes_no_detour_over_a_thread(server, api, monkeypatch):
+    """Each would cost more than the request itself while others are busy."""
+
+    def detour(*_):
+        raise AssertionError("a thread was asked")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", detour)
+    server.answers = [(200, {"kind": "Node"})]
+    assert await api.get(kube.NODES, "n") == {"kind": "Node"}
+
+
+@pytest.mark.parametrize(("exempt", "way"), [("", "/api/v1/nodes/n"), ("127.0.0.2", None)])
+async def test_the_proxy_of_the_environment_is_used(server, proxied, exempt, way):
+    server.answers = [(200, {"kind": "Node"})]
+    async with proxied(no_proxy=exempt) as api:
+        try:
+            await api.get(kube.NODES, "n")
+        except ApiError as error:
+            assert error.status == 0, "there is no such server"
+    assert [path for _, path, *_ in server.requests] == ([way] if way else [])
 
 
 async def test_an_apply_names_its_manager_and_does_not_force(server, api):
