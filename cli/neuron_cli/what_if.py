@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from neuron_device_model.catalog import UnknownInstanceType
+from neuron_device_model.collectives.errors import UnsupportedCollective
+from neuron_device_model.steps.errors import WrongStep
 from neuron_operator import names
 from neuron_operator.conditions import listing
 from neuron_operator.explaining.explanation import Explanation, Facts
 from neuron_operator.explaining.landing import land
 from neuron_operator.gangs.names import LABEL_GANG
 from neuron_operator.gangs.pods import TOLERATION
-from neuron_operator.placement import Placement, Refusal, place
+from neuron_operator.placement import Gang, Placement, Refusal, place
 from rich.console import Console
 from rich.text import Text
 
-from neuron_cli import gang_view, reading
+from neuron_cli import gang_steps, gang_view, reading
 from neuron_cli.cluster import Cluster, ClusterError, Refused
 from neuron_cli.facts import RESOURCE_API
 from neuron_cli.gang_view import Gangs
@@ -94,6 +97,8 @@ class Answer:
     """A gang: its nodes and how many pods each gets. Else: nodes that could take some, and how many."""
     domain: str | None = None
     hops: int | None = None
+    step: gang_steps.StepTime | None = None
+    """What a step of its training takes there, if it says its layout and its model."""
     summary: str
     why: Explanation | None = None
 
@@ -211,7 +216,18 @@ def _parallel(job: Object) -> int:
     return min(parallelism, _number(job.get("completions"), parallelism))
 
 
-def answers(wanted: Manifest, facts: Facts, gangs: Gangs) -> list[Answer]:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the command line says of gangs, instead of their annotations."""
+
+    layout: str | None = None
+    model: str | None = None
+
+
+NOTHING_TOLD = Told()
+
+
+def answers(wanted: Manifest, facts: Facts, gangs: Gangs, told: Told = NOTHING_TOLD) -> list[Answer]:
     """Where each workload would land, in the order of the file."""
     found: list[Answer] = []
     placed: set[tuple[str, str]] = set()
@@ -220,14 +236,14 @@ def answers(wanted: Manifest, facts: Facts, gangs: Gangs) -> list[Answer]:
         if workload.gang and key in placed:  # its pods may come from several objects
             continue
         placed.add(key)
-        answer, after = _gang(workload, wanted, facts, gangs) if workload.gang else _pods(workload, facts)
+        answer, after = _gang(workload, wanted, facts, gangs, told) if workload.gang else _pods(workload, facts)
         found.append(answer)
         gangs = gang_view.with_taken(gangs, facts, after)
         facts = after
     return found
 
 
-def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs) -> tuple[Answer, Facts]:
+def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs, told: Told) -> tuple[Answer, Facts]:
     made = [each for each in wanted.workloads if (each.namespace, each.gang) == (workload.namespace, workload.gang)]
     asked = gang_view.wish(gangs, gang_view.as_member(workload.pod, f"{workload.pod['metadata']['name']}-0"))
     name = ", ".join(each.name for each in made)
@@ -251,6 +267,9 @@ def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs) -> t
         text += f". The file makes {count} of them: the gang waits until all {asked.size} exist"
     elif count > asked.size:
         text += f". The file makes {count}: those beyond the gang's size get no place"
+    step = _step(gangs, asked, result, workload, told)
+    if isinstance(step, str):
+        text += f". A step's time cannot be told: {step}"
     answer = Answer(
         workload=name,
         gang=workload.gang,
@@ -259,9 +278,21 @@ def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs) -> t
         nodes=nodes,
         domain=result.domain,
         hops=result.cost,
+        step=None if isinstance(step, str) else step,
         summary=text,
     )
     return answer, after
+
+
+def _step(
+    gangs: Gangs, asked: Gang, placement: Placement, workload: Workload, told: Told
+) -> gang_steps.StepTime | str | None:
+    """What a step takes there, or why that cannot be told; None where nobody asks."""
+    try:
+        wanted = gang_steps.training(workload.pod, layout=told.layout, model=told.model)
+        return None if wanted is None else gang_steps.step_time(gangs.fleet, asked, placement, wanted)
+    except (WrongStep, UnsupportedCollective, UnknownInstanceType) as error:
+        return str(error)
 
 
 def _settled(made: Sequence[Workload], placement: Placement, facts: Facts) -> tuple[Facts, list[str]]:
@@ -309,7 +340,7 @@ def _pods(workload: Workload, facts: Facts) -> tuple[Answer, Facts]:
 
 
 def ask(
-    cluster: Cluster, items: Sequence[Object], *, namespace: str | None
+    cluster: Cluster, items: Sequence[Object], *, namespace: str | None, told: Told
 ) -> tuple[list[str], Manifest, list[Answer]]:
     """What the API server refuses, what the file has, and where it would land."""
     wanted = manifest(items, namespace=namespace or cluster.namespace)
@@ -324,7 +355,7 @@ def ask(
     facts = replace(facts, known=_with(facts.known, wanted))
     gangs = reading.gangs(cluster, space, driver_name=names.AWS_DRIVER_NAME)
     gang_view.know(gangs, claims=wanted.claims, templates=wanted.templates)
-    return refused, wanted, answers(wanted, facts, gangs)
+    return refused, wanted, answers(wanted, facts, gangs, told)
 
 
 def _with(known: Any, wanted: Manifest) -> Any:
@@ -380,6 +411,8 @@ def show(refused: Sequence[str], wanted: Manifest, found: Sequence[Answer], *, o
         of = f" (gang {each.gang})" if each.gang else ""
         console.print(Text.assemble(mark, (f"{each.workload}{of}", "bold")), soft_wrap=True)
         console.print(Text(f"  {each.summary}"), soft_wrap=True)
+        if each.step:
+            console.print(Text(f"  {each.step}"), soft_wrap=True)
         for remedy in each.why.remedies if each.why else ():
             if remedy in each.summary:
                 continue
