@@ -74,8 +74,8 @@ def step_time(fleet: Sequence[NodeState], gang: Gang, placement: Placement, want
     """The step of a gang in this place. Raises WrongStep, UnsupportedCollective and UnknownInstanceType."""
     here = _step(fleet, placement, wanted)
     best, where = here, placement.domain
-    for seconds, found, name in _better(fleet, gang, wanted):
-        if seconds < best.seconds:
+    for found, name in _if_empty(fleet, gang, wanted):
+        if found.seconds < best.seconds:
             best, where = found, name
     return StepTime(
         seconds=here.seconds,
@@ -90,8 +90,8 @@ def step_time(fleet: Sequence[NodeState], gang: Gang, placement: Placement, want
     )
 
 
-def _better(fleet: Sequence[NodeState], gang: Gang, wanted: Training) -> Iterator[tuple[float, Step, str]]:
-    """The places that the gang would get if nothing were used: at each level one."""
+def _if_empty(fleet: Sequence[NodeState], gang: Gang, wanted: Training) -> Iterator[tuple[Step, str]]:
+    """A step in each place that the gang would get if nothing were used: one at each level."""
     empty = [replace(node, free=tuple(range(node.chips)), closed=None) for node in fleet]
     for level in LEVELS[: LEVELS.index(gang.level) + 1]:
         found = place(empty, replace(gang, level=level))
@@ -100,7 +100,7 @@ def _better(fleet: Sequence[NodeState], gang: Gang, wanted: Training) -> Iterato
                 done = _step(empty, found, wanted)
             except (UnsupportedCollective, WrongStep, UnknownInstanceType):
                 continue  # the runtime does not take the groups there
-            yield done.seconds, done, f"{level} {found.domain}"
+            yield done, f"{level} {found.domain}"
 
 
 def _step(fleet: Sequence[NodeState], placement: Placement, wanted: Training) -> Step:
