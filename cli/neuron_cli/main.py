@@ -315,7 +315,8 @@ def what_if(
     filename: Annotated[str | None, typer.Option("--filename", "-f", help="The same, as kubectl has it.")] = None,
     namespace: NamespaceOption = None,
     layout: Annotated[
-        str | None, typer.Option(help="Of gangs, instead of their annotation: how long a step takes with tp=8,dp=4.")
+        str | None,
+        typer.Option(help="How long a step of training takes with tp=8,dp=4; instead of the pods' annotation."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="With a layout: layers=32,hidden=4096,sequence=4096,batch=64.")

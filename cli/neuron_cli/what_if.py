@@ -9,10 +9,10 @@ the API server is asked by dry runs whether it would accept the objects.
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 from neuron_device_model.catalog import UnknownInstanceType
@@ -21,14 +21,14 @@ from neuron_device_model.steps.errors import WrongStep
 from neuron_operator import names
 from neuron_operator.conditions import listing
 from neuron_operator.explaining.explanation import Explanation, Facts
-from neuron_operator.explaining.landing import land
+from neuron_operator.explaining.landing import Landing, land
 from neuron_operator.gangs.names import LABEL_GANG
 from neuron_operator.gangs.pods import TOLERATION
-from neuron_operator.placement import Gang, Placement, Refusal, place
+from neuron_operator.placement import Placement, Refusal, place
 from rich.console import Console
 from rich.text import Text
 
-from neuron_cli import gang_steps, gang_view, reading
+from neuron_cli import gang_view, reading, step_times
 from neuron_cli.cluster import Cluster, ClusterError, Refused
 from neuron_cli.facts import RESOURCE_API
 from neuron_cli.gang_view import Gangs
@@ -97,7 +97,7 @@ class Answer:
     """A gang: its nodes and how many pods each gets. Else: nodes that could take some, and how many."""
     domain: str | None = None
     hops: int | None = None
-    step: gang_steps.StepTime | None = None
+    step: step_times.StepTime | None = None
     """What a step of its training takes there, if it says its layout and its model."""
     summary: str
     why: Explanation | None = None
@@ -226,6 +226,9 @@ class Told:
 
 NOTHING_TOLD = Told()
 
+Step: TypeAlias = step_times.StepTime | str | None
+"""What a step takes, the words why that cannot be told, or nothing where nobody asks."""
+
 
 def answers(wanted: Manifest, facts: Facts, gangs: Gangs, told: Told = NOTHING_TOLD) -> list[Answer]:
     """Where each workload would land, in the order of the file."""
@@ -236,7 +239,10 @@ def answers(wanted: Manifest, facts: Facts, gangs: Gangs, told: Told = NOTHING_T
         if workload.gang and key in placed:  # its pods may come from several objects
             continue
         placed.add(key)
-        answer, after = _gang(workload, wanted, facts, gangs, told) if workload.gang else _pods(workload, facts)
+        if workload.gang:
+            answer, after = _gang(workload, wanted, facts, gangs, told)
+        else:
+            answer, after = _pods(workload, facts, gangs, told)
         found.append(answer)
         gangs = gang_view.with_taken(gangs, facts, after)
         facts = after
@@ -267,9 +273,7 @@ def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs, told
         text += f". The file makes {count} of them: the gang waits until all {asked.size} exist"
     elif count > asked.size:
         text += f". The file makes {count}: those beyond the gang's size get no place"
-    step = _step(gangs, asked, result, workload, told)
-    if isinstance(step, str):
-        text += f". A step's time cannot be told: {step}"
+    step = _step(lambda wanted: step_times.step_time(gangs.fleet, asked, result, wanted), workload, told)
     answer = Answer(
         workload=name,
         gang=workload.gang,
@@ -278,21 +282,19 @@ def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs, told
         nodes=nodes,
         domain=result.domain,
         hops=result.cost,
-        step=None if isinstance(step, str) else step,
-        summary=text,
+        step=step if isinstance(step, step_times.StepTime) else None,
+        summary=text + step if isinstance(step, str) else text,
     )
     return answer, after
 
 
-def _step(
-    gangs: Gangs, asked: Gang, placement: Placement, workload: Workload, told: Told
-) -> gang_steps.StepTime | str | None:
-    """What a step takes there, or why that cannot be told; None where nobody asks."""
+def _step(find: Callable[[step_times.Training], step_times.StepTime], workload: Workload, told: Told) -> Step:
+    """What a step takes, or why that cannot be told; None where nobody asks."""
     try:
-        wanted = gang_steps.training(workload.pod, layout=told.layout, model=told.model)
-        return None if wanted is None else gang_steps.step_time(gangs.fleet, asked, placement, wanted)
+        wanted = step_times.training(workload.pod, layout=told.layout, model=told.model)
+        return None if wanted is None else find(wanted)
     except (WrongStep, UnsupportedCollective, UnknownInstanceType) as error:
-        return str(error)
+        return f". A step's time cannot be told: {error}"
 
 
 def _settled(made: Sequence[Workload], placement: Placement, facts: Facts) -> tuple[Facts, list[str]]:
@@ -311,7 +313,7 @@ def _settled(made: Sequence[Workload], placement: Placement, facts: Facts) -> tu
     return facts, short
 
 
-def _pods(workload: Workload, facts: Facts) -> tuple[Answer, Facts]:
+def _pods(workload: Workload, facts: Facts, gangs: Gangs, told: Told) -> tuple[Answer, Facts]:
     landing, after = land(workload.pod, workload.count, facts)
     pods, some = ("The pod", "it") if workload.count == 1 else (f"All {workload.count} pods", "some of them")
     where = listing([f"{node} ({count})" if workload.count > 1 else node for node, count in landing.nodes.items()])
@@ -326,17 +328,34 @@ def _pods(workload: Workload, facts: Facts) -> tuple[Answer, Facts]:
         text = landing.why.summary
     if landing.room and landing.why.not_read:
         text += ". Selectors that were not evaluated could rule nodes out"
+    step: Step = None
+    if landing.room and landing.room == landing.wanted:
+        step = _step(lambda wanted: _step_of_pod(workload, landing, (facts, after), gangs, wanted), workload, told)
     return (
         Answer(
             workload=workload.name,
             pods=workload.count,
             lands=landing.room,
             nodes=landing.nodes,
-            summary=text,
+            step=step if isinstance(step, step_times.StepTime) else None,
+            summary=text + step if isinstance(step, str) else text,
             why=None if landing.room == landing.wanted else landing.why,
         ),
         after,
     )
+
+
+def _step_of_pod(
+    workload: Workload, landing: Landing, facts: tuple[Facts, Facts], gangs: Gangs, wanted: step_times.Training
+) -> step_times.StepTime:
+    """On the first of the nodes, with the devices that a scheduler would give it there. Raises WrongStep."""
+    if workload.count != 1:
+        raise WrongStep(f"{workload.count} pods that are no gang may land anywhere: make them one")
+    (node,) = landing.chosen
+    before, after = (each.supplies[node].holders if node in each.supplies else () for each in facts)
+    given = [device for holder in after[len(before) :] for device in holder.devices]
+    devices = [device for driver, _, device in given if driver == names.AWS_DRIVER_NAME]
+    return step_times.step_of_pod(gangs.fleet, workload.name, node, devices, wanted)
 
 
 def ask(

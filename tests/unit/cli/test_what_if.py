@@ -219,6 +219,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         what_if.read(str(tmp_path / "gone.yaml"))
 
 
+TOLD = what_if.Told("tp=16", "layers=8,hidden=1024,sequence=512,batch=8")
 MODEL = "layers=32,hidden=4096,sequence=2048,batch=64"
 TRAINING = {"neuron-sim.dev/layout": "tp=16,dp=4,pp=4", "neuron-sim.dev/model": MODEL}
 
@@ -267,3 +268,26 @@ def test_a_step_that_cannot_be_told_is_said_so(layout: str, model: str | None, w
     assert (found.lands, found.step) == (4, None)
     assert "A step's time cannot be told: " in found.summary
     assert why in found.summary
+
+
+def test_a_pod_is_told_its_step_on_the_first_node_that_could_take_it() -> None:
+    (whole,) = ask([pod("p", neuron=4)], [neuron_node("a")], told=TOLD)
+    assert whole.step is not None
+    assert whole.step.seconds == whole.step.best_seconds
+    taken = held("f", "a", *chips(*(chip for chip in range(16) if chip not in (0, 2, 8, 10))), pod="big")
+    (scattered,) = ask([pod("p", neuron=4)], [neuron_node("a")], [taken], told=TOLD)
+    assert scattered.step is not None
+    assert scattered.step.seconds > scattered.step.best_seconds == whole.step.seconds
+    assert "at best, in node a" in str(scattered.step)
+
+
+def test_pods_that_may_land_anywhere_are_told_no_step() -> None:
+    (found,) = ask([controller("Deployment", pod("p", neuron=4), replicas=2)], [neuron_node("a")], told=TOLD)
+    assert (found.lands, found.step) == (2, None)
+    assert "2 pods that are no gang may land anywhere: make them one" in found.summary
+    plugin = neuron_node("a", resources="DevicePlugin")
+    (counted,) = ask([pod("p", neuron=4)], [plugin], nodes=[node("a", neuron="16")], told=TOLD)
+    (none,) = ask([pod("p")], [], nodes=[node("b")], told=TOLD)
+    assert all("the pod would get no chips by claims" in each.summary for each in (counted, none))
+    (cores,) = ask([pod("p", neuroncore=4)], [neuron_node("a")], told=TOLD)
+    assert "it is told for whole chips and nodes" in cores.summary

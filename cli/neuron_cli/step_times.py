@@ -1,7 +1,7 @@
-"""What a step of a gang takes where it would land, and where it would take least. Pure.
+"""What a step takes where a gang or a pod would land, and where it would take least. Pure.
 
-The gang says its parallel layout and its model by annotations of its pods, or the command line does. The best place is
-looked for as if nothing were used: at each level up to the gang's own, the place that the operator would choose.
+Pods say their parallel layout and their model by annotations, or the command line does. The best place is looked for as
+if nothing were used: at each level up to the gang's own, the place that the operator would choose.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ from neuron_device_model.collectives.errors import UnsupportedCollective
 from neuron_device_model.collectives.fabric import Core, Fabric, Node
 from neuron_device_model.collectives.layouts import Layout
 from neuron_device_model.cores import visible_cores
+from neuron_device_model.partitions import part
 from neuron_device_model.steps.errors import WrongStep
 from neuron_device_model.steps.text import parse_layout, parse_transformer
 from neuron_device_model.steps.training import Step, step
@@ -35,7 +36,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
-    """Seconds of a step in the place where a gang would land."""
+    """Seconds of a step in the place where its pods would land."""
 
     seconds: float
     compute: float
@@ -68,6 +69,22 @@ def training(pod: Mapping[str, Any], *, layout: str | None, model: str | None) -
         lacks = ANNOTATION_MODEL if model is None else ANNOTATION_LAYOUT
         raise WrongStep(f"a step's time needs both a layout and a model: add the annotation {lacks}, or the option")
     return Training(parse_layout(layout), parse_transformer(model))
+
+
+def step_of_pod(fleet: Sequence[NodeState], name: str, node: str, devices: Sequence[str], wanted: Training) -> StepTime:
+    """The step of one pod with these devices of a node. Raises as `step_time` does; WrongStep for parts of chips."""
+    if not devices:
+        raise WrongStep("the pod would get no chips by claims")
+    (state,) = (each for each in fleet if each.name == node)
+    kind = instance_type(state.instance_type)
+    chips: set[int] = set()
+    for device in devices:
+        given = part(device, kind, logical_neuron_core=kind.chip.default_logical_neuron_core)
+        if given.kind not in ("chip", "node"):
+            raise WrongStep(f"the pod would get {device}: it is told for whole chips and nodes")
+        chips |= set(given.chips)
+    alone = Gang(name, size=1, level="row", chips=len(chips))
+    return step_time(fleet, alone, Placement(name, (node,), 0, node, (tuple(sorted(chips)),)), wanted)
 
 
 def step_time(fleet: Sequence[NodeState], gang: Gang, placement: Placement, wanted: Training) -> StepTime:
