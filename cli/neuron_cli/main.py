@@ -18,6 +18,7 @@ import typer
 
 if TYPE_CHECKING:
     from neuron_cli.cluster import Cluster
+    from neuron_cli.collectives.layout import Answer
 
 app = typer.Typer(
     name="neuron-sim",
@@ -145,7 +146,7 @@ def packing(
 @app.command()
 def collectives(
     instance_type: Annotated[str, typer.Option(help="Where the ranks are.")],
-    ranks: Annotated[int, typer.Option(help="Cores that take part, on all nodes together.")],
+    ranks: Annotated[int | None, typer.Option(help="Cores that take part, on all nodes together.")] = None,
     operation: Annotated[str, typer.Option("--op", help="As nccom-test calls it.")] = "all_reduce",
     dtype: Annotated[str, typer.Option(help="Type of the elements.")] = "bf16",
     size: Annotated[
@@ -155,32 +156,69 @@ def collectives(
     lnc: Annotated[int | None, typer.Option(help="Logical NeuronCore configuration.")] = None,
     ultraserver: Annotated[bool, typer.Option("--ultraserver", help="The instances are one UltraServer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: with stages and links.")] = False,
-    svg: Annotated[Path | None, typer.Option(help="Write a plot of time and bandwidth to this file.")] = None,
+    svg: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write an image to this file: time and bandwidth over size; of one size, what each link carries."
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Instead of --ranks: parallel groups, such as tp=8,dp=4 or tp=4,dp=4,pp=4.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="With --layout: a step of training this, such as layers=32,hidden=4096,sequence=4096,batch=64."
+        ),
+    ] = None,
 ) -> None:
     """Say what a collective operation takes: time, bandwidth, algorithm and stages, by the cost model."""
     import json
 
     from neuron_cli import render
-    from neuron_cli.collectives import plot, sweep
+    from neuron_cli.collectives import layout as layouts
+    from neuron_cli.collectives import links, plot, sweep
 
+    if (ranks is None) == (layout is None):
+        raise failure("say which cores: --ranks N, or --layout tp=N,dp=N,pp=N")
+    if (model and not layout) or (svg and layout):
+        raise failure("--model goes with --layout, and --svg with --ranks")
     try:
         sizes = [sweep.parse_size(part) for words in size or () for part in words.split(",")]
-        found = sweep.answers(
-            instance_type,
-            ranks=ranks,
-            what=operation,
-            dtype=dtype,
-            sizes=sizes or sweep.DEFAULT_SIZES,
-            nodes=nodes,
-            lnc=lnc,
-            ultraserver=ultraserver,
+        if layout is not None:
+            answer = layouts.answer(
+                instance_type,
+                layout,
+                nodes=nodes,
+                lnc=lnc,
+                ultraserver=ultraserver,
+                what=operation,
+                dtype=dtype,
+                sizes=sizes or [layouts.DEFAULT_SIZE],
+                model_text=model,
+            )
+            if as_json:
+                print(json.dumps(layouts.document(answer), indent=2))
+            else:
+                _show_layout(answer)
+            return
+        assert ranks is not None
+        asked = sweep.question(
+            instance_type, ranks=ranks, what=operation, dtype=dtype, nodes=nodes, lnc=lnc, ultraserver=ultraserver
         )
+        found = asked.answers(sizes or sweep.DEFAULT_SIZES)
     except sweep.WrongSweep as wrong:
         raise failure(str(wrong)) from None
+    switches = asked.switches(found)
     if svg is not None:
         title = f"{found[0].operation.name}, {dtype}, {ranks} ranks on {nodes} × {instance_type}"
+        drawn = (
+            plot.svg(found, switches=switches, title=title)
+            if len(found) > 1
+            else links.svg(asked.fabric, asked.cores, found, title=f"{title}, {sweep.shown_size(found[0].size)}")
+        )
         try:
-            svg.write_text(plot.svg(found, title=title))
+            svg.write_text(drawn)
         except OSError as error:
             raise failure(f"the plot cannot be written: {error}") from None
     if as_json:
@@ -190,6 +228,7 @@ def collectives(
     print()
     if len(found) > 1:
         print(plot.terminal(found))
+        print(" " * 11 + ", ".join(f"{name} from {sweep.shown_size(start)}" for start, name in switches))
         return
     document = sweep.document(found[0])
     for stage in document["stages"]:
@@ -198,6 +237,20 @@ def collectives(
         if rows:
             render.table(rows, output=Output.TABLE)
             print()
+
+
+def _show_layout(answer: "Answer") -> None:
+    from neuron_cli import render
+    from neuron_cli.collectives import layout
+
+    for rows in (layout.groups(answer), layout.exchanges(answer)):
+        if rows:
+            render.table(rows, output=Output.TABLE)
+            print()
+    for dimension, why in answer.refused.items():
+        print(f"{dimension}: {why}")
+    if answer.step is not None:
+        render.table([layout.step_row(answer.step)], output=Output.TABLE)
 
 
 @app.command()
@@ -261,6 +314,13 @@ def what_if(
     file: Annotated[str | None, typer.Argument(help="Manifest, or a folder of them; - is standard input.")] = None,
     filename: Annotated[str | None, typer.Option("--filename", "-f", help="The same, as kubectl has it.")] = None,
     namespace: NamespaceOption = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="How long a step of training takes with tp=8,dp=4; instead of the pods' annotation."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="With a layout: layers=32,hidden=4096,sequence=4096,batch=64.")
+    ] = None,
     output: OutputOption = Output.TABLE,
     kubeconfig: KubeconfigOption = None,
     context: ContextOption = None,
@@ -279,7 +339,7 @@ def what_if(
     except asking.BadManifest as bad:
         raise failure(str(bad)) from None
     with connected(kubeconfig, context, doing="looking for places") as cluster, installed():
-        refused, wanted, found = asking.ask(cluster, items, namespace=namespace)
+        refused, wanted, found = asking.ask(cluster, items, namespace=namespace, told=asking.Told(layout, model))
     asking.show(refused, wanted, found, output=output)
     if not asking.lands(refused, found):
         raise typer.Exit(3)

@@ -9,22 +9,25 @@ the API server is asked by dry runs whether it would accept the objects.
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
+from neuron_device_model.catalog import UnknownInstanceType
+from neuron_device_model.collectives.errors import UnsupportedCollective
+from neuron_device_model.steps.errors import WrongStep
 from neuron_operator.conditions import listing
 from neuron_operator.explaining.explanation import Explanation, Facts
-from neuron_operator.explaining.landing import land
+from neuron_operator.explaining.landing import Landing, land
 from neuron_operator.gangs.names import LABEL_GANG
 from neuron_operator.gangs.pods import TOLERATION
 from neuron_operator.placement import Placement, Refusal, place
 from rich.console import Console
 from rich.text import Text
 
-from neuron_cli import gang_view, reading
+from neuron_cli import gang_view, reading, step_times
 from neuron_cli.cluster import Cluster, ClusterError, Refused
 from neuron_cli.facts import RESOURCE_API
 from neuron_cli.gang_view import Gangs
@@ -93,6 +96,8 @@ class Answer:
     """A gang: its nodes and how many pods each gets. Else: nodes that could take some, and how many."""
     domain: str | None = None
     hops: int | None = None
+    step: step_times.StepTime | None = None
+    """What a step of its training takes there, if it says its layout and its model."""
     summary: str
     why: Explanation | None = None
 
@@ -210,7 +215,21 @@ def _parallel(job: Object) -> int:
     return min(parallelism, _number(job.get("completions"), parallelism))
 
 
-def answers(wanted: Manifest, facts: Facts, gangs: Gangs) -> list[Answer]:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the command line says of gangs, instead of their annotations."""
+
+    layout: str | None = None
+    model: str | None = None
+
+
+NOTHING_TOLD = Told()
+
+Step: TypeAlias = step_times.StepTime | str | None
+"""What a step takes, the words why that cannot be told, or nothing where nobody asks."""
+
+
+def answers(wanted: Manifest, facts: Facts, gangs: Gangs, told: Told = NOTHING_TOLD) -> list[Answer]:
     """Where each workload would land, in the order of the file."""
     found: list[Answer] = []
     placed: set[tuple[str, str]] = set()
@@ -219,14 +238,17 @@ def answers(wanted: Manifest, facts: Facts, gangs: Gangs) -> list[Answer]:
         if workload.gang and key in placed:  # its pods may come from several objects
             continue
         placed.add(key)
-        answer, after = _gang(workload, wanted, facts, gangs) if workload.gang else _pods(workload, facts)
+        if workload.gang:
+            answer, after = _gang(workload, wanted, facts, gangs, told)
+        else:
+            answer, after = _pods(workload, facts, gangs, told)
         found.append(answer)
         gangs = gang_view.with_taken(gangs, facts, after)
         facts = after
     return found
 
 
-def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs) -> tuple[Answer, Facts]:
+def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs, told: Told) -> tuple[Answer, Facts]:
     made = [each for each in wanted.workloads if (each.namespace, each.gang) == (workload.namespace, workload.gang)]
     asked = gang_view.wish(gangs, gang_view.as_member(workload.pod, f"{workload.pod['metadata']['name']}-0"))
     name = ", ".join(each.name for each in made)
@@ -250,6 +272,7 @@ def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs) -> t
         text += f". The file makes {count} of them: the gang waits until all {asked.size} exist"
     elif count > asked.size:
         text += f". The file makes {count}: those beyond the gang's size get no place"
+    step = _step(lambda wanted: step_times.step_time(gangs.fleet, asked, result, wanted), workload, told)
     answer = Answer(
         workload=name,
         gang=workload.gang,
@@ -258,9 +281,19 @@ def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs) -> t
         nodes=nodes,
         domain=result.domain,
         hops=result.cost,
-        summary=text,
+        step=step if isinstance(step, step_times.StepTime) else None,
+        summary=text + step if isinstance(step, str) else text,
     )
     return answer, after
+
+
+def _step(find: Callable[[step_times.Training], step_times.StepTime], workload: Workload, told: Told) -> Step:
+    """What a step takes, or why that cannot be told; None where nobody asks."""
+    try:
+        wanted = step_times.training(workload.pod, layout=told.layout, model=told.model)
+        return None if wanted is None else find(wanted)
+    except (WrongStep, UnsupportedCollective, UnknownInstanceType) as error:
+        return f". A step's time cannot be told: {error}"
 
 
 def _settled(made: Sequence[Workload], placement: Placement, facts: Facts) -> tuple[Facts, list[str]]:
@@ -279,7 +312,7 @@ def _settled(made: Sequence[Workload], placement: Placement, facts: Facts) -> tu
     return facts, short
 
 
-def _pods(workload: Workload, facts: Facts) -> tuple[Answer, Facts]:
+def _pods(workload: Workload, facts: Facts, gangs: Gangs, told: Told) -> tuple[Answer, Facts]:
     landing, after = land(workload.pod, workload.count, facts)
     pods, some = ("The pod", "it") if workload.count == 1 else (f"All {workload.count} pods", "some of them")
     where = listing([f"{node} ({count})" if workload.count > 1 else node for node, count in landing.nodes.items()])
@@ -294,21 +327,38 @@ def _pods(workload: Workload, facts: Facts) -> tuple[Answer, Facts]:
         text = landing.why.summary
     if landing.room and landing.why.not_read:
         text += ". Selectors that were not evaluated could rule nodes out"
+    step: Step = None
+    if landing.room and landing.room == landing.wanted:
+        step = _step(lambda wanted: _step_of_pod(workload, landing, (facts, after), gangs, wanted), workload, told)
     return (
         Answer(
             workload=workload.name,
             pods=workload.count,
             lands=landing.room,
             nodes=landing.nodes,
-            summary=text,
+            step=step if isinstance(step, step_times.StepTime) else None,
+            summary=text + step if isinstance(step, str) else text,
             why=None if landing.room == landing.wanted else landing.why,
         ),
         after,
     )
 
 
+def _step_of_pod(
+    workload: Workload, landing: Landing, facts: tuple[Facts, Facts], gangs: Gangs, wanted: step_times.Training
+) -> step_times.StepTime:
+    """On the first of the nodes, with the devices that a scheduler would give it there. Raises WrongStep."""
+    if workload.count != 1:
+        raise WrongStep(f"{workload.count} pods that are no gang may land anywhere: make them one")
+    (node,) = landing.chosen
+    before, after = (each.supplies[node].holders if node in each.supplies else () for each in facts)
+    given = [device for holder in after[len(before) :] for device in holder.devices]
+    devices = [device for driver, _, device in given if driver == names.AWS_DRIVER_NAME]
+    return step_times.step_of_pod(gangs.fleet, workload.name, node, devices, wanted)
+
+
 def ask(
-    cluster: Cluster, items: Sequence[Object], *, namespace: str | None
+    cluster: Cluster, items: Sequence[Object], *, namespace: str | None, told: Told
 ) -> tuple[list[str], Manifest, list[Answer]]:
     """What the API server refuses, what the file has, and where it would land."""
     wanted = manifest(items, namespace=namespace or cluster.namespace)
@@ -323,7 +373,7 @@ def ask(
     facts = replace(facts, known=_with(facts.known, wanted))
     gangs = reading.gangs(cluster, space)
     gang_view.know(gangs, claims=wanted.claims, templates=wanted.templates)
-    return refused, wanted, answers(wanted, facts, gangs)
+    return refused, wanted, answers(wanted, facts, gangs, told)
 
 
 def _with(known: Any, wanted: Manifest) -> Any:
@@ -379,6 +429,8 @@ def show(refused: Sequence[str], wanted: Manifest, found: Sequence[Answer], *, o
         of = f" (gang {each.gang})" if each.gang else ""
         console.print(Text.assemble(mark, (f"{each.workload}{of}", "bold")), soft_wrap=True)
         console.print(Text(f"  {each.summary}"), soft_wrap=True)
+        if each.step:
+            console.print(Text(f"  {each.step}"), soft_wrap=True)
         for remedy in each.why.remedies if each.why else ():
             if remedy in each.summary:
                 continue

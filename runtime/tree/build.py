@@ -37,7 +37,9 @@ TOOLS = {
     "neuron-monitor": "neuron_runtime.neuron_monitor",
     "neuron-sim-exec": "neuron_runtime.neuron_sim_exec",
     "neuron-sim-load": "neuron_runtime.neuron_sim_load",
+    "neuron-sim-serve": "neuron_runtime.neuron_sim_serve",
     "neuron-sim-sysfs": "neuron_runtime.neuron_sim_sysfs",
+    "neuron-sim-train": "neuron_runtime.neuron_sim_train",
     "neuron-top": "neuron_runtime.neuron_top",
 }
 CLIENTS = {"neuron_sim_nrt.py": "nrt.py", "neuron_sim_activity.py": "activity.py"}

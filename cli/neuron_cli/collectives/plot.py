@@ -37,13 +37,13 @@ def terminal(found: Sequence[Estimate]) -> str:
     )
 
 
-def svg(found: Sequence[Estimate], *, title: str) -> str:
-    """Two panels, time and bus bandwidth, and the algorithms' colours."""
+def svg(found: Sequence[Estimate], *, switches: Sequence[tuple[int, str]], title: str) -> str:
+    """Two panels, time and bus bandwidth, the algorithms' colours, and a line where one gives way to the next."""
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(_algorithms(found))}
     body = [
         _text(LEFT, 26, title, size=15, weight="bold"),
-        *_panel(found, [answer.time_us for answer in found], colours, x=LEFT, unit="time, µs"),
-        *_panel(found, [answer.busbw for answer in found], colours, x=LEFT + PANEL + 80, unit="busbw, GB/s"),
+        *_panel(found, [answer.time_us for answer in found], colours, switches, x=LEFT, unit="time, µs"),
+        *_panel(found, [answer.busbw for answer in found], colours, switches, x=LEFT + PANEL + 80, unit="busbw, GB/s"),
     ]
     x = LEFT
     for name, colour in colours.items():
@@ -58,7 +58,13 @@ def svg(found: Sequence[Estimate], *, title: str) -> str:
 
 
 def _panel(
-    found: Sequence[Estimate], values: Sequence[float], colours: dict[str, str], *, x: int, unit: str
+    found: Sequence[Estimate],
+    values: Sequence[float],
+    colours: dict[str, str],
+    switches: Sequence[tuple[int, str]],
+    *,
+    x: int,
+    unit: str,
 ) -> list[str]:
     low, high = _range(values)
     tall = HEIGHT - TOP - BOTTOM
@@ -78,6 +84,13 @@ def _panel(
         y = TOP + (1 - step / 4) * tall
         drawn.append(f'<path d="M{x},{y:.1f} h{PANEL}" stroke="#eceff1"/>')
         drawn.append(_text(x - 6, y + 4, f"{_at(step / 4, low, high):.3g}", anchor="end"))
+    for size, name in switches[1:]:
+        at = x + _share(size, smallest, largest) * PANEL
+        words = f"<title>{escape(name)} from {shown_size(size)}</title>"
+        drawn.append(
+            f'<path d="M{at:.1f},{TOP} v{tall}" stroke="{colours[name]}" stroke-dasharray="4 3">{words}</path>'
+        )
+        drawn.append(_text(at - 3, TOP + 10, shown_size(size), size=10, anchor="end"))
     line = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
     drawn.append(f'<polyline points="{line}" fill="none" stroke="#b0bec5"/>')
     for (px, py), answer in zip(points, found, strict=True):

@@ -1,15 +1,17 @@
 """Which sizes are asked about, on which cores, and what the model answers. Pure."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from neuron_device_model.catalog import InstanceType, UnknownInstanceType, instance_type
 from neuron_device_model.collectives import operations
-from neuron_device_model.collectives.datatypes import data_type
+from neuron_device_model.collectives.datatypes import DataType, data_type
 from neuron_device_model.collectives.errors import UnsupportedCollective
-from neuron_device_model.collectives.fabric import Core, Fabric, Link, Node
+from neuron_device_model.collectives.fabric import CORE, Core, Fabric, Link, Node
 from neuron_device_model.collectives.model import Estimate, estimate, estimate_shares
-from neuron_device_model.collectives.operations import operation
+from neuron_device_model.collectives.operations import Operation, operation
 from neuron_device_model.collectives.rules import check_group
 
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -37,29 +39,80 @@ def shown_size(size: int) -> str:
     return f"{size // _UNITS[unit]}{unit}"
 
 
-def answers(
+@dataclass(frozen=True)
+class Question:
+    """An operation on some cores."""
+
+    fabric: Fabric
+    cores: tuple[Core, ...]
+    what: Operation
+    dtype: DataType
+
+    def answer(self, size: int) -> Estimate:
+        """What the model says of a size. Raises WrongSweep."""
+        try:
+            if self.what not in (operations.ALL_GATHER_V, operations.ALL_TO_ALL_V):
+                return estimate(self.fabric, self.cores, self.what, size, self.dtype)
+            # without counts of their own, all shares are equal
+            share = max(size // len(self.cores) // self.dtype.bytes, 1) * self.dtype.bytes
+            table = [[share] * len(self.cores) for _ in self.cores]
+            return estimate_shares(self.fabric, self.cores, self.what, table, self.dtype)
+        except UnsupportedCollective as wrong:
+            raise WrongSweep(str(wrong)) from None
+
+    def answers(self, sizes: Sequence[int] = DEFAULT_SIZES) -> list[Estimate]:
+        """The same for each size, ascending. Raises WrongSweep."""
+        return [self.answer(size) for size in sorted(set(sizes))]
+
+    def switches(self, found: Sequence[Estimate]) -> list[tuple[int, str]]:
+        """From which size on which algorithm is used between the first and the last of these, to the element."""
+        width = self.dtype.bytes
+        changes = [(found[0].size, found[0].algorithm)]
+        for one, other in pairwise(found):
+            low = one.size // width
+            while changes[-1][1] != other.algorithm:
+                high = other.size // width
+                # the smallest size above `low` with another algorithm than there is so far
+                while high - low > 1:
+                    middle = (low + high) // 2
+                    if self.answer(middle * width).algorithm == changes[-1][1]:
+                        low = middle
+                    else:
+                        high = middle
+                changes.append((high * width, self.answer(high * width).algorithm))
+                low = high
+        return changes
+
+
+def question(
     type_name: str,
     *,
     ranks: int,
     what: str,
     dtype: str,
-    sizes: Sequence[int] = DEFAULT_SIZES,
     nodes: int = 1,
     lnc: int | None = None,
     ultraserver: bool = False,
-) -> list[Estimate]:
-    """An estimate for each size, ascending, on the first cores of each node. Raises WrongSweep."""
+) -> Question:
+    """A question about the first cores of each node. Raises WrongSweep."""
     try:
-        kind = instance_type(type_name)
-        fabric = _fabric(kind, nodes=nodes, lnc=lnc or kind.chip.default_logical_neuron_core, ultraserver=ultraserver)
-        if ranks < 1 or ranks % nodes:
-            raise WrongSweep(f"{ranks} ranks cannot be divided equally among {nodes} nodes")
-        cores = tuple(_first_cores(fabric, ranks // nodes))
+        fabric, cores = board(type_name, ranks=ranks, nodes=nodes, lnc=lnc, ultraserver=ultraserver)
         numbers = [number for _ in range(nodes) for number in range(ranks // nodes)]
         check_group(fabric, cores, numbers, operation(what))
-        return [_estimate(fabric, cores, what, size, dtype) for size in sorted(set(sizes))]
+        return Question(fabric, cores, operation(what), data_type(dtype))
     except (UnknownInstanceType, UnsupportedCollective) as wrong:
         raise WrongSweep(str(wrong)) from None
+
+
+def board(
+    type_name: str, *, ranks: int, nodes: int, lnc: int | None, ultraserver: bool
+) -> tuple[Fabric, tuple[Core, ...]]:
+    """Some nodes, and the first cores of each. Raises WrongSweep and UnknownInstanceType."""
+    kind = instance_type(type_name)
+    fabric = _fabric(kind, nodes=nodes, lnc=lnc or kind.chip.default_logical_neuron_core, ultraserver=ultraserver)
+    if ranks < 1 or ranks % nodes:
+        raise WrongSweep(f"{ranks} ranks cannot be divided equally among {nodes} nodes")
+    return fabric, tuple(_first_cores(fabric, ranks // nodes))
 
 
 def _fabric(kind: InstanceType, *, nodes: int, lnc: int, ultraserver: bool) -> Fabric:
@@ -82,15 +135,6 @@ def _first_cores(fabric: Fabric, per_node: int) -> Iterator[Core]:
                 f"{fabric.logical_neuron_core}, not {per_node}: use fewer ranks or more nodes"
             )
         yield from cores[:per_node]
-
-
-def _estimate(fabric: Fabric, cores: Sequence[Core], what: str, size: int, dtype: str) -> Estimate:
-    wanted = operation(what)
-    if wanted not in (operations.ALL_GATHER_V, operations.ALL_TO_ALL_V):
-        return estimate(fabric, cores, wanted, size, dtype)
-    # without counts of their own, all shares are equal
-    share = max(size // len(cores) // data_type(dtype).bytes, 1) * data_type(dtype).bytes
-    return estimate_shares(fabric, cores, wanted, [[share] * len(cores) for _ in cores], dtype)
 
 
 def row(answer: Estimate) -> dict[str, object]:
@@ -123,30 +167,25 @@ def document(answer: Estimate) -> dict[str, Any]:
             for stage in answer.stages
         ],
         "busiest_links": [
-            {"link": shown_link(link), "kind": link.kind, "bytes": moved} for link, moved in busiest(answer)
+            {"link": shown_link(link), "kind": link.kind, "bytes": moved} for link, moved in busiest([answer])
         ],
     }
 
 
-def busiest(answer: Estimate) -> list[tuple[Link, int]]:
-    """The links that carry most for what they can, and their bytes; those inside chips left out."""
-    carried = [(link, moved) for link, moved in answer.link_bytes().items() if link.kind != "core"]
-    carried.sort(key=lambda one: (-one[1] / one[0].nominal, one[0]))
-    return [(link, round(moved)) for link, moved in carried[:BUSIEST]]
+def busiest(answers: Sequence[Estimate]) -> list[tuple[Link, int]]:
+    """The links that carry most for what they can, of all these operations together; those inside chips left out."""
+    carried: dict[Link, float] = {}
+    for answer in answers:
+        for link, moved in answer.link_bytes().items():
+            if link.kind != CORE:
+                carried[link] = carried.get(link, 0.0) + moved
+    ordered = sorted(carried.items(), key=lambda one: (-one[1] / one[0].nominal, one[0]))
+    return [(link, round(moved)) for link, moved in ordered[:BUSIEST]]
 
 
 def shown_link(link: Link) -> str:
     """A link in words."""
     return f"{link.domain}: {link.source} → {link.target}"
-
-
-def switches(found: Sequence[Estimate]) -> list[tuple[int, str]]:
-    """From which size on which algorithm is used."""
-    return [
-        (answer.size, answer.algorithm)
-        for number, answer in enumerate(found)
-        if not number or found[number - 1].algorithm != answer.algorithm
-    ]
 
 
 def _limit(link: Link | None, *, adding: bool) -> str:

@@ -82,8 +82,9 @@ class Block:
 
     @cached_property
     def shape(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
-        """Which cores of which chips, so that blocks of different domains can be compared."""
-        return tuple((position, tuple(core.core for core in cores)) for position, cores in self.members)
+        """Which cores of which chips, counted from its first instance, so that blocks of different domains compare."""
+        first = self.positions[0] // self.fabric.kind.chips * self.fabric.kind.chips
+        return tuple((position - first, tuple(core.core for core in cores)) for position, cores in self.members)
 
 
 @dataclass(frozen=True)

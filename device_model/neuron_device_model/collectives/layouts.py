@@ -18,6 +18,8 @@ from neuron_device_model.collectives.errors import UnsupportedCollective
 from neuron_device_model.collectives.fabric import CORE, Core, Fabric, Link
 from neuron_device_model.collectives.model import Estimate, Traffic, estimate, estimate_pairs
 from neuron_device_model.collectives.parameters import Parameters
+from neuron_device_model.collectives.rules import check_group
+from neuron_device_model.cores import visible_cores
 
 TENSOR = "tensor"
 DATA = "data"
@@ -98,11 +100,37 @@ def step_costs(
 
     Groups of one dimension work at the same time, and take from one another what they share; `others` are other jobs.
     """
+    _check_size(ranks, layout)
+    return tuple(_cost(fabric, ranks, layout, exchange, others, parameters) for exchange in exchanges)
+
+
+def check_layout(
+    fabric: Fabric,
+    ranks: Sequence[Core],
+    layout: Layout,
+    dimensions: Iterable[str],
+    *,
+    numbers: Sequence[int] | None = None,
+) -> None:
+    """Raise UnsupportedCollective where the runtime refuses the groups of these dimensions.
+
+    `numbers` are those of the cores as their processes see them; left out: those of the instances.
+    """
+    _check_size(ranks, layout)
+    per_chip = visible_cores(fabric.kind.chip, fabric.logical_neuron_core)
+    of_ranks = [core.chip * per_chip + core.core for core in ranks] if numbers is None else numbers
+    for dimension in dimensions:
+        what = operations.SEND_RECV if dimension == PIPELINE else operations.ALL_REDUCE
+        for group in layout.groups(dimension):
+            if len(group) > 1:
+                check_group(fabric, [ranks[rank] for rank in group], [of_ranks[rank] for rank in group], what)
+
+
+def _check_size(ranks: Sequence[Core], layout: Layout) -> None:
     if len(ranks) != layout.size:
         raise UnsupportedCollective(
             f"a layout of {' x '.join(map(str, layout.extents))} needs {layout.size} ranks: there are {len(ranks)}"
         )
-    return tuple(_cost(fabric, ranks, layout, exchange, others, parameters) for exchange in exchanges)
 
 
 def _cost(

@@ -48,7 +48,7 @@ def ask(items: list[Object], neuron_nodes: list[Object], claims: list[Object] = 
         bound=[],
     )
     gang_view.know(gangs, claims=wanted.claims, templates=wanted.templates)
-    found = what_if.answers(wanted, facts, gangs)
+    found = what_if.answers(wanted, facts, gangs, more.get("told", what_if.NOTHING_TOLD))
     assert json.dumps(what_if.document([], wanted, found)), "the form for programs can be written"
     return found
 
@@ -217,3 +217,77 @@ def test_a_folder_without_manifests(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(what_if.BadManifest, match="cannot be read: No such file"):
         what_if.read(str(tmp_path / "gone.yaml"))
+
+
+TOLD = what_if.Told("tp=16", "layers=8,hidden=1024,sequence=512,batch=8")
+MODEL = "layers=32,hidden=4096,sequence=2048,batch=64"
+TRAINING = {"neuron-sim.dev/layout": "tp=16,dp=4,pp=4", "neuron-sim.dev/model": MODEL}
+
+
+def training(level: str = "", **annotations: str) -> Object:
+    made = gang_pod("p", level=level, neuron=16)
+    made["metadata"]["annotations"] |= annotations
+    return controller("Job", made, parallelism=4)
+
+
+def test_a_gang_that_says_its_layout_is_told_its_step_there_and_at_best() -> None:
+    nodes = [*ultraserver(0), *ultraserver(1)]
+    (alone,) = ask([training(**TRAINING)], nodes)
+    assert alone.step is not None
+    assert alone.step.seconds == alone.step.best_seconds
+    assert "which is the least possible" in str(alone.step)
+
+
+def test_a_gang_over_two_ultraservers_is_told_what_one_would_be_worth() -> None:
+    nodes = [*ultraserver(0), *ultraserver(1)]
+    used = [held(f"h-{each}", nodes[each]["metadata"]["name"], *chips(*range(16)), pod=f"b-{each}") for each in (0, 4)]
+    (found,) = ask([training("network-1", **TRAINING)], nodes, used)
+    assert found.step is not None
+    assert found.step.seconds > found.step.best_seconds
+    assert "at best, in ultraserver " in str(found.step)
+
+
+def test_the_command_line_says_the_layout_instead() -> None:
+    (found,) = ask([training()], ultraserver(0), told=what_if.Told("tp=32,dp=8", MODEL))
+    assert found.step is not None
+    assert found.step.pipeline == 0
+    (nobody,) = ask([training()], ultraserver(0))
+    assert nobody.step is None
+
+
+@pytest.mark.parametrize(
+    ("layout", "model", "why"),
+    [
+        ("tp=16", MODEL, "needs 16 ranks: there are 256"),
+        ("tp=16,dp=16", None, "add the annotation neuron-sim.dev/model"),
+        ("tp=16,dp=16", "layers=1", "lacks hidden, sequence, batch"),
+    ],
+)
+def test_a_step_that_cannot_be_told_is_said_so(layout: str, model: str | None, why: str) -> None:
+    (found,) = ask([training()], ultraserver(0), told=what_if.Told(layout, model))
+    assert (found.lands, found.step) == (4, None)
+    assert "A step's time cannot be told: " in found.summary
+    assert why in found.summary
+
+
+def test_a_pod_is_told_its_step_on_the_first_node_that_could_take_it() -> None:
+    (whole,) = ask([pod("p", neuron=4)], [neuron_node("a")], told=TOLD)
+    assert whole.step is not None
+    assert whole.step.seconds == whole.step.best_seconds
+    taken = held("f", "a", *chips(*(chip for chip in range(16) if chip not in (0, 2, 8, 10))), pod="big")
+    (scattered,) = ask([pod("p", neuron=4)], [neuron_node("a")], [taken], told=TOLD)
+    assert scattered.step is not None
+    assert scattered.step.seconds > scattered.step.best_seconds == whole.step.seconds
+    assert "at best, in node a" in str(scattered.step)
+
+
+def test_pods_that_may_land_anywhere_are_told_no_step() -> None:
+    (found,) = ask([controller("Deployment", pod("p", neuron=4), replicas=2)], [neuron_node("a")], told=TOLD)
+    assert (found.lands, found.step) == (2, None)
+    assert "2 pods that are no gang may land anywhere: make them one" in found.summary
+    plugin = neuron_node("a", resources="DevicePlugin")
+    (counted,) = ask([pod("p", neuron=4)], [plugin], nodes=[node("a", neuron="16")], told=TOLD)
+    (none,) = ask([pod("p")], [], nodes=[node("b")], told=TOLD)
+    assert all("the pod would get no chips by claims" in each.summary for each in (counted, none))
+    (cores,) = ask([pod("p", neuroncore=4)], [neuron_node("a")], told=TOLD)
+    assert "it is told for whole chips and nodes" in cores.summary

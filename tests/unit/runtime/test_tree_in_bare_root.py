@@ -31,7 +31,9 @@ TOOLS = (
     "neuron-monitor",
     "neuron-sim-exec",
     "neuron-sim-load",
+    "neuron-sim-serve",
     "neuron-sim-sysfs",
+    "neuron-sim-train",
     "neuron-top",
 )
 ENTER = """
@@ -262,6 +264,18 @@ def test_collectives_run_with_the_model_and_real_sums(bare_root: BareRoot) -> No
     assert [row.split()[0] for row in rows] == ["1024", "32768", "1048576"]
     assert last.startswith("Avg bus bandwidth:\t")
     assert (result.stderr, result.returncode) == ("", 0)
+
+
+def test_training_and_serving_run_with_the_model_and_no_agent(bare_root: BareRoot) -> None:
+    bare_root.add_view("trn2n.48xlarge")
+    sizes = ("--layers", "2", "--hidden", "64", "--layout", "tp=8,dp=8")
+    for tool, last in (("neuron-sim-train", ("--steps", "2")), ("neuron-sim-serve", ("--batches", "2"))):
+        result = bare_root.run(f"/usr/local/bin/{tool}", *sizes, *last, owner="65534:65534")
+        assert (result.stderr, result.returncode) == ("", 0)
+        header, *_, line = result.stdout.splitlines()
+        assert header == "64 ranks on 1 × trn2n.48xlarge: tensor 8, data 8, pipeline 1"
+        assert " 2  " in line
+        assert bare_root.run(f"/usr/local/bin/{tool}", "--help").stdout.startswith(f"usage: {tool} ")
 
 
 def test_a_wrong_command_line_is_told_as_argparse_does(bare_root: BareRoot) -> None:
