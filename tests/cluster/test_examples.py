@@ -270,6 +270,7 @@ def test_no_example_is_left_untried() -> None:
         *(f"virtual-nodes/{name}.yaml" for name in ("pool", "pod", "gang")),  # test_virtual_nodes
         *(f"{kind}/{kind}.yaml" for kind in ("jobset", "leaderworkerset")),  # test_gangs
         "collectives/job.yaml",  # test_nccom
+        "mpijob/mpijob.yaml",  # test_mpijob
         *(f"faults/{name}.yaml" for name in ("broken-chip", "flaky-link", "corrected-errors")),  # test_fault_surfaces
         *(f"minimal-dra-driver/{name}.yaml" for name in ("driver", "kustomization", "pod")),
         *(f"minimal-device-plugin/{name}.yaml" for name in ("plugin", "kustomization", "pod")),
