@@ -67,50 +67,34 @@ class Mismatch(Exception):
         )
 
 
-class _Sum:
-    """Sums of windows from the same places. Most windows are the same bytes as the last one, and have the same sum."""
-
-    __slots__ = ("_adding", "_known", "_whole")
-
-    def __init__(self, adding: Callable[[Sequence[bytes]], bytes], whole: int) -> None:
-        self._adding = adding
-        self._known: dict[bool, tuple[Sequence[bytes], bytes]] = {}
-        self._whole = whole
-
-    def like(self, length: int, place: int) -> bytes:
-        """What came from there for the last window of this length."""
-        known, _ = self._known.get(length == self._whole, ((), b""))
-        return known[place] if known else b""
-
-    def of(self, parts: Sequence[bytes]) -> bytes:
-        """The sum."""
-        if len(parts) == 1:
-            return parts[0]
-        is_whole = len(parts[0]) == self._whole
-        known, total = self._known.get(is_whole, ((), b""))
-        if len(known) != len(parts) or any(a is not b for a, b in zip(known, parts, strict=True)):
-            total = self._adding(parts)
-            self._known[is_whole] = (parts, total)
-        return total
-
-
 @dataclass(frozen=True, slots=True)
-class _Share:
-    """What this process has to do with a piece."""
+class _Part:
+    """What this process has to do with pieces from certain ranks for certain others."""
 
-    first: int
-    """Where the piece begins in the buffer of its first source."""
     holder: int
-    mine: Sequence[Spot]
-    targets: Sequence[Spot]
+    mine: Sequence[int]
+    """Places of its ranks among the sources."""
+    targets: Sequence[int]
     owners: Sequence[int]
     """The processes that have something to add."""
     others: Sequence[int]
     """Other processes that get the sum."""
     adder: int
-    golden: Buffer | None
-    of_ranks: _Sum
-    of_processes: _Sum
+    own: Buffer | None
+    """What its ranks' sum comes to."""
+    of_owners: Sequence[Buffer]
+    golden: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """The same for one piece."""
+
+    part: _Part
+    first: int
+    """Where the piece begins in the buffers of its sources."""
+    mine: Sequence[Spot]
+    targets: Sequence[Spot]
 
 
 class _Arrived:
@@ -155,9 +139,8 @@ class Check:
         self._width = elements.width(stream.datatype)
         self._adding = partial(buffers.added, stream.datatype)
         self._inputs = [buffers.buffer(stream.datatype, rank, seed=seed) for rank in range(len(processes))]
-        self._goldens: dict[tuple[int, ...], Buffer] = {}
-        self._of_ranks: dict[tuple[int, ...], _Sum] = {}
-        self._of_processes: dict[tuple[int, ...], _Sum] = {}
+        self._sums: dict[tuple[int, ...], Buffer] = {}
+        self._parts: dict[tuple[tuple[int, ...], tuple[int, ...]], _Part | None] = {}
         self._mismatch: Mismatch | None = None
 
     def run(self, size: int) -> None:
@@ -176,34 +159,37 @@ class Check:
             raise self._mismatch
 
     def _share(self, piece: Piece) -> _Share | None:
-        ranks = tuple(rank for rank, _ in piece.sources)
-        owners = receivers = [0]
-        mine, targets = piece.sources, piece.targets
-        if self._group is not None:
-            of = self._processes
-            owners = list(dict.fromkeys(of[rank] for rank in ranks))
-            receivers = list(dict.fromkeys(of[rank] for rank, _ in piece.targets))
-            if self._number not in owners and self._number not in receivers:
-                return None
-            mine = tuple(spot for spot in piece.sources if of[spot[0]] == self._number)
-            targets = tuple(spot for spot in piece.targets if of[spot[0]] == self._number)
-        whole = buffers.WINDOW * self._width
-        own_ranks = tuple(rank for rank, _ in mine)
-        if own_ranks not in self._of_ranks:
-            self._of_ranks[own_ranks] = _Sum(partial(self._added, own_ranks), whole)
-        if ranks not in self._of_processes:
-            self._of_processes[ranks] = _Sum(partial(buffers.tree_sum, adding=self._adding), whole)
+        ranks, targets = next(zip(*piece.sources, strict=True)), next(zip(*piece.targets, strict=True))
+        if (ranks, targets) not in self._parts:
+            self._parts[ranks, targets] = self._part(ranks, targets)
+        part = self._parts[ranks, targets]
+        if part is None:
+            return None
         return _Share(
+            part,
             piece.sources[0][1],
-            piece.holder,
+            [piece.sources[place] for place in part.mine],
+            [piece.targets[place] for place in part.targets],
+        )
+
+    def _part(self, ranks: tuple[int, ...], targets: tuple[int, ...]) -> _Part | None:
+        of = [0] * len(self._processes) if self._group is None else self._processes
+        owners = list(dict.fromkeys(of[rank] for rank in ranks))
+        receivers = list(dict.fromkeys(of[rank] for rank in targets))
+        here = self._number
+        if here not in owners and here not in receivers:
+            return None
+        mine = [place for place, rank in enumerate(ranks) if of[rank] == here]
+        return _Part(
+            targets[0],
             mine,
-            targets,
+            [place for place, rank in enumerate(targets) if of[rank] == here],
             owners,
-            [number for number in receivers if number != self._number],
+            [number for number in receivers if number != here],
             receivers[0] if len(owners) > 1 else owners[0],
-            self._golden(ranks) if targets else None,
-            self._of_ranks[own_ranks],
-            self._of_processes[ranks],
+            self._sum_of(tuple(ranks[place] for place in mine)) if mine else None,
+            [self._sum_of(tuple(rank for rank in ranks if of[rank] == number)) for number in owners],
+            self._sum_of(ranks),
         )
 
     def _together(self, shares: Sequence[tuple[Piece, _Share | None]]) -> Iterator[list[Window]]:
@@ -228,49 +214,60 @@ class Check:
 
     def _move(self, windows: Sequence[Window]) -> None:
         """Add these windows up, bring the sums to whom they are for, and compare."""
-        here = self._number
+        here, width = self._number, self._width
         outgoing: defaultdict[int, list[bytes]] = defaultdict(list)
         incoming: defaultdict[int, int] = defaultdict(int)
-        own = []
+        totals = []
         for share, offset, count in windows:
-            part = share.of_ranks.of(self._sent(share, offset, count)) if share.mine else b""
-            own.append(part)
-            if share.adder == here:
-                for number in share.owners:
+            part = share.part
+            own = self._own(share, part.own, offset * width, count * width) if part.own else b""
+            totals.append(own)
+            if part.adder == here:
+                for number in part.owners:
                     if number != here:
-                        incoming[number] += count * self._width
-            elif share.mine:
-                outgoing[share.adder].append(part)
+                        incoming[number] += count * width
+            elif part.own:
+                outgoing[part.adder].append(own)
         came = self._exchanged(outgoing, incoming)
         outgoing.clear()
         incoming.clear()
-        totals = []
-        for (share, _, count), part in zip(windows, own, strict=True):
-            total = part
-            if share.adder == here:
-                if len(share.owners) > 1:
-                    total = self._sum(share, count * self._width, part, came)
-                for number in share.others:
-                    outgoing[number].append(total)
-            elif share.targets:
-                incoming[share.adder] += count * self._width
-            totals.append(total)
+        for place, (share, offset, count) in enumerate(windows):
+            part = share.part
+            if part.adder == here:
+                if len(part.owners) > 1:
+                    totals[place] = self._sum(share, offset * width, count * width, totals[place], came)
+                for number in part.others:
+                    outgoing[number].append(totals[place])
+            elif part.targets:
+                incoming[part.adder] += count * width
         came = self._exchanged(outgoing, incoming)
         for (share, offset, count), total in zip(windows, totals, strict=True):
-            if share.golden is not None:
-                length = count * self._width
-                golden = share.golden.window((share.first + offset) * self._width, length)
-                found = total if share.adder == here else came[share.adder].take(length, golden)
+            part = share.part
+            if part.targets:
+                golden = part.golden.window(share.first * width + offset * width, count * width)
+                found = total if part.adder == here else came[part.adder].take(count * width, golden)
                 self._deliver(share, offset, found, golden)
 
-    def _sum(self, share: _Share, length: int, own: bytes, came: Mapping[int, _Arrived]) -> bytes:
-        sums = share.of_processes
-        return sums.of(
-            [
-                own if number == self._number else came[number].take(length, sums.like(length, place))
-                for place, number in enumerate(share.owners)
-            ]
-        )
+    def _own(self, share: _Share, known: Buffer, begin: int, length: int) -> bytes:
+        """The sum of a window over the ranks of this process, as the data arrives at the holder of the piece."""
+        if self._wire is not None:
+            sent = [self._inputs[rank].window(first * self._width + begin, length) for rank, first in share.mine]
+            holder = share.part.holder
+            came = [self._carry(rank, holder, data) for (rank, _), data in zip(share.mine, sent, strict=True)]
+            if any(a is not b for a, b in zip(sent, came, strict=True)):
+                return self._added([rank for rank, _ in share.mine], came)
+        return known.window(share.mine[0][1] * self._width + begin, length)
+
+    def _sum(self, share: _Share, begin: int, length: int, own: bytes, came: Mapping[int, _Arrived]) -> bytes:
+        """The sum of a window over processes: added here, unless all have sent what has been added before."""
+        place = share.first * self._width + begin
+        parts, is_known = [], True
+        for number, buffer in zip(share.part.owners, share.part.of_owners, strict=True):
+            known = buffer.window(place, length)
+            part = own if number == self._number else came[number].take(length, known)
+            is_known = is_known and part == known
+            parts.append(part)
+        return share.part.golden.window(place, length) if is_known else buffers.tree_sum(parts, self._adding)
 
     def _exchanged(
         self, outgoing: Mapping[int, Sequence[bytes]], incoming: Mapping[int, int]
@@ -279,16 +276,6 @@ class Check:
             return {}
         found = self._group.exchange(outgoing, incoming)
         return {number: _Arrived(data) for number, data in found.items()}
-
-    def _sent(self, share: _Share, offset: int, count: int) -> list[bytes]:
-        """What arrives at the holder of a piece from ranks of this process, for a window of it."""
-        length = count * self._width
-        if self._wire is None:
-            return [self._inputs[rank].window((first + offset) * self._width, length) for rank, first in share.mine]
-        return [
-            self._carry(rank, share.holder, self._inputs[rank].window((first + offset) * self._width, length))
-            for rank, first in share.mine
-        ]
 
     def _deliver(self, share: _Share, offset: int, total: bytes, golden: bytes) -> None:
         """Bring a window of the sum to those of this process for whom it is, and compare."""
@@ -299,7 +286,7 @@ class Check:
                 self._mismatch = self._mismatch or self._difference(rank, first + offset, total, golden)
             return
         for rank, first in share.targets:
-            found = self._carry(share.holder, rank, total)
+            found = self._carry(share.part.holder, rank, total)
             if found != golden:
                 self._mismatch = self._mismatch or self._difference(rank, first + offset, found, golden)
 
@@ -313,14 +300,22 @@ class Check:
         inside = [buffers.tree_sum(members, self._adding) for members in of_processes.values()]
         return buffers.tree_sum(inside, self._adding)
 
-    def _golden(self, ranks: tuple[int, ...]) -> Buffer:
+    def _sum_of(self, ranks: tuple[int, ...]) -> Buffer:
+        """The sum of these ranks' inputs. It repeats as they do, so a block of it is added, and once."""
         if len(ranks) == 1:
             return self._inputs[ranks[0]]
-        if ranks not in self._goldens:
+        if ranks not in self._sums:
+            inside: dict[int, list[int]] = {}
+            for rank in ranks:
+                inside.setdefault(self._processes[rank], []).append(rank)
+            parts = [self._inputs[rank] for rank in ranks]
+            if len(inside) > 1:
+                parts = [self._sum_of(tuple(members)) for members in inside.values()]
             block = buffers.PERIOD * self._width
-            blocks = [self._inputs[rank].window(0, block) for rank in ranks]
-            self._goldens[ranks] = buffers.Buffer(self._added(ranks, blocks))
-        return self._goldens[ranks]
+            self._sums[ranks] = buffers.Buffer(
+                buffers.tree_sum([part.window(0, block) for part in parts], self._adding)
+            )
+        return self._sums[ranks]
 
     def _difference(self, rank: int, first: int, found: bytes, golden: bytes) -> Mismatch:
         name = self._stream.datatype

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_AT_ONCE = 1 << 20
+_PARTS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,20 @@ class Mesh:
     def __init__(self, links: Mapping[int, Peer], *, seconds: float) -> None:
         self._links = links
         self._seconds = seconds
+        # kept: the memory of new ones would cost as much as the data
+        self._buffers = {number: bytearray() for number in links}
         for link in links.values():
             link.socket.setblocking(False)
 
     def exchange(
         self, outgoing: Mapping[int, Sequence[bytes]], incoming: Mapping[int, int], control: Sequence[Peer]
     ) -> dict[int, bytearray]:
-        """Send these, receive so many bytes; what came begins after `frames.HEADER_BYTES`.
+        """Send these, receive so many bytes; what came is after `frames.HEADER_BYTES`, until the next time.
 
         Ends early when somebody says over `control` that the group has failed. Raises GroupError.
         """
-        sending = {
-            number: memoryview(b"".join((frames.header(frames.DATA, sum(map(len, data))), *data)))
-            for number, data in outgoing.items()
-        }
-        found = {number: bytearray(frames.HEADER_BYTES + length) for number, length in incoming.items()}
-        receiving = {number: memoryview(buffer) for number, buffer in found.items()}
+        sending = {number: _Sending(self._links[number], data) for number, data in outgoing.items()}
+        receiving = {number: self._receiving(number, length) for number, length in incoming.items()}
         by_socket = {link.socket.fileno(): number for number, link in self._links.items()}
         listening = {peer.socket.fileno(): peer for peer in control}
         moved = time.monotonic()
@@ -66,49 +64,85 @@ class Mesh:
             for descriptor in sorted(readable, key=listening.__contains__, reverse=True):
                 if descriptor in listening:
                     listening[descriptor].listen()
-                else:
-                    self._receive(by_socket[descriptor], found, receiving)
+                elif receiving[by_socket[descriptor]].goes_on():
+                    del receiving[by_socket[descriptor]]
             for descriptor in writable:
-                self._send(by_socket[descriptor], sending)
+                if sending[by_socket[descriptor]].goes_on():
+                    del sending[by_socket[descriptor]]
             moved = time.monotonic()
-        return found
+        return {number: self._buffers[number] for number in incoming}
 
     def close(self) -> None:
         """End all of them."""
         for link in self._links.values():
             link.close()
 
-    def _send(self, number: int, sending: dict[int, memoryview]) -> None:
-        link = self._links[number]
-        try:
-            sent = link.socket.send(sending[number][:_AT_ONCE])
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise GroupError(link.words(error)) from None
-        sending[number] = sending[number][sent:]
-        if not sending[number]:
-            del sending[number]
+    def _receiving(self, number: int, length: int) -> _Receiving:
+        if len(self._buffers[number]) < frames.HEADER_BYTES + length:
+            self._buffers[number] = bytearray(frames.HEADER_BYTES + length)
+        return _Receiving(self._links[number], self._buffers[number], length)
 
-    def _receive(self, number: int, found: Mapping[int, bytearray], receiving: dict[int, memoryview]) -> None:
-        link, buffer, rest = self._links[number], found[number], receiving[number]
-        had = len(buffer) - len(rest)
+
+class _Sending:
+    """A message on its way."""
+
+    __slots__ = ("_link", "_parts", "_place", "_sent")
+
+    def __init__(self, link: Peer, data: Sequence[bytes]) -> None:
+        self._link = link
+        self._parts = [frames.header(frames.DATA, sum(map(len, data))), *data]
+        self._place = 0
+        self._sent = 0
+        """Bytes of the part at that place."""
+
+    def goes_on(self) -> bool:
+        """Send what can be sent now; whether that was the last of it. Raises GroupError."""
+        some = self._parts[self._place : self._place + _PARTS_AT_ONCE]
         try:
-            count = link.socket.recv_into(rest)
+            count = self._link.socket.sendmsg([memoryview(some[0])[self._sent :], *some[1:]])
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
-            raise GroupError(link.words(error)) from None
+            raise GroupError(self._link.words(error)) from None
+        count += self._sent
+        for part in some:
+            if count < len(part):
+                break
+            count -= len(part)
+            self._place += 1
+        self._sent = count
+        return self._place == len(self._parts)
+
+
+class _Receiving:
+    """A message that comes."""
+
+    __slots__ = ("_buffer", "_count", "_length", "_link", "_rest")
+
+    def __init__(self, link: Peer, buffer: bytearray, length: int) -> None:
+        self._link = link
+        self._buffer = buffer
+        self._length = length
+        self._rest = memoryview(buffer)[: frames.HEADER_BYTES + length]
+        self._count = 0
+
+    def goes_on(self) -> bool:
+        """Receive what is there; whether that was the last of it. Raises GroupError."""
+        try:
+            count = self._link.socket.recv_into(self._rest)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise GroupError(self._link.words(error)) from None
         if not count:
-            raise GroupError(f"{link.name} has ended")
-        if had < frames.HEADER_BYTES <= had + count:
-            length = len(buffer) - frames.HEADER_BYTES
-            expected = frames.header(frames.DATA, length)
-            if not buffer.startswith(expected):
-                raise GroupError(f"{link.name} sent something else than {length} bytes of data")
-        receiving[number] = rest[count:]
-        if not receiving[number]:
-            del receiving[number]
+            raise GroupError(f"{self._link.name} has ended")
+        self._count += count
+        if self._count - count < frames.HEADER_BYTES <= self._count:
+            expected = frames.header(frames.DATA, self._length)
+            if not self._buffer.startswith(expected):
+                raise GroupError(f"{self._link.name} sent something else than {self._length} bytes of data")
+        self._rest = self._rest[count:]
+        return not self._rest
 
 
 def connect(

@@ -7,6 +7,7 @@ mesh does, so every pair of ranks has messages, and every link between their chi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 
 from neuron_device_model.collectives import operations
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """`count` elements: the sum over `sources`, for `targets`; each a rank and an element in its buffer."""
+    """`count` elements: the sum over `sources`, for `targets`; each a rank and an element in its buffer.
+
+    Where there are several sources, it is the same element in each.
+    """
 
     sources: tuple[Spot, ...]
     targets: tuple[Spot, ...]
@@ -61,15 +65,14 @@ def _of_group(stream: Stream, group: tuple[int, ...], begin: int, count: int, si
         for number, first in enumerate(range(begin, begin + count, step)):
             order = (group[number], *group[:number], *group[number + 1 :])
             length = min(step, begin + count - first)
-            yield Piece(tuple((rank, first) for rank in group), tuple((rank, first) for rank in order), length)
+            yield Piece(tuple(zip(group, repeat(first))), tuple(zip(order, repeat(first))), length)
     elif what is operations.REDUCE_SCATTER:
         for number, rank in enumerate(group):
             first = begin + number * share
-            yield Piece(tuple((source, first) for source in group), ((rank, begin // ranks),), share)
+            yield Piece(tuple(zip(group, repeat(first))), ((rank, begin // ranks),), share)
     elif what is operations.ALL_GATHER:
         for number, rank in enumerate(group):
-            targets = tuple((target, begin + number * share) for target in group)
-            yield Piece(((rank, begin // ranks),), targets, share)
+            yield Piece(((rank, begin // ranks),), tuple(zip(group, repeat(begin + number * share))), share)
     elif what is operations.ALL_TO_ALL:
         for here, source in enumerate(group):
             for there, target in enumerate(group):
