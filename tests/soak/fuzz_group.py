@@ -11,6 +11,7 @@ The seed decides what is sent; it is printed, and so is the message that failed.
 """
 
 import argparse
+import copy
 import json
 import random
 import socket
@@ -63,9 +64,10 @@ def message(chance: random.Random, *, job: str) -> bytes:
     else:
         said = json.loads(membership.encoded(hello(chance.randrange(1, 5), job=job)))
         for _ in range(chance.choice((0, 1, 1, 2))):
-            place: Any = chance.choice((said, said["place"])) if isinstance(said.get("place"), dict) else said
+            inner = said.get("place")
+            place: Any = chance.choice((said, inner)) if isinstance(inner, dict) and inner else said
             name = chance.choice(list(place))
-            place[chance.choice((name, name, "strange"))] = chance.choice(STRANGE)
+            place[chance.choice((name, name, "strange"))] = copy.deepcopy(chance.choice(STRANGE))
         content = json.dumps(said).encode()
     data = bytearray(frames.frame(kind, content))
     if chance.random() < 0.3:
@@ -122,8 +124,8 @@ def strangers(port: int, messages: Sequence[bytes]) -> None:
 def over_tcp(messages: Sequence[bytes]) -> None:
     """Strangers at the port of a root and at that of a process that waits for links; then groups form, and work."""
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(8) as threads:
-        meeting = Meeting("127.0.0.1", listener.getsockname()[1], join_seconds=300, silence_seconds=60)
-        deadline = time.monotonic() + 300
+        meeting = Meeting("127.0.0.1", listener.getsockname()[1], join_seconds=3600, silence_seconds=60)
+        deadline = time.monotonic() + 3600
         root = threads.submit(group.host, listener, meeting, hello(0), seed=1, deadline=deadline, order={})
         strangers(meeting.port, messages)
         members = [threads.submit(group.join, meeting, hello(n), deadline=deadline) for n in range(1, PROCESSES)]
@@ -139,10 +141,10 @@ def over_tcp(messages: Sequence[bytes]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(8) as threads:
         port = listener.getsockname()[1]
         ways = [mesh.Way("127.0.0.1", port, "first"), mesh.Way("127.0.0.1", 0, "second")]
-        first = threads.submit(mesh.connect, 0, listener, ways, TOKEN, (), seconds=300)
+        first = threads.submit(mesh.connect, 0, listener, ways, TOKEN, (), seconds=3600)
         strangers(port, messages)
         with socket.create_server(("127.0.0.1", 0)) as other:
-            second = mesh.connect(1, other, ways, TOKEN, (), seconds=300)
+            second = mesh.connect(1, other, ways, TOKEN, (), seconds=3600)
         assert isinstance(first.result(300)._links[1], Peer)
         second.close()
         first.result().close()
