@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from neuron_runtime.nccom.buffers import Buffer
-    from neuron_runtime.nccom.pieces import Piece, Spot
+    from neuron_runtime.nccom.pieces import Piece
     from neuron_runtime.nccom.streams import Stream
 
     Wire = Callable[[int, int, bytes], bytes]
-    Window = tuple["_Share", int, int]
-    """What this process has to do with it, its place in the piece, its elements."""
+    Window = tuple["_Part", int, int, int]
+    """What this process has to do with it, its first element in the sources and in the targets, its elements."""
 
     class Transport(Protocol):
         """Root and members of a group."""
@@ -73,8 +73,9 @@ class _Part:
 
     holder: int
     mine: Sequence[int]
-    """Places of its ranks among the sources."""
+    """Its ranks among the sources."""
     targets: Sequence[int]
+    """Its ranks among the targets."""
     owners: Sequence[int]
     """The processes that have something to add."""
     others: Sequence[int]
@@ -84,17 +85,6 @@ class _Part:
     """What its ranks' sum comes to."""
     of_owners: Sequence[Buffer]
     golden: Buffer
-
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """The same for one piece."""
-
-    part: _Part
-    first: int
-    """Where the piece begins in the buffers of its sources."""
-    mine: Sequence[Spot]
-    targets: Sequence[Spot]
 
 
 class _Arrived:
@@ -151,26 +141,18 @@ class Check:
         self._mismatch = None
         rest = pieces(self._stream, size)
         while some := list(islice(rest, _PIECES_AT_ONCE)):
-            for windows in self._together([(piece, self._share(piece)) for piece in some]):
+            for windows in self._together([(piece, self._part_of(piece)) for piece in some]):
                 self._move(windows)
                 if self._mismatch is not None and self._group is None:
                     raise self._mismatch
         if self._mismatch is not None:
             raise self._mismatch
 
-    def _share(self, piece: Piece) -> _Share | None:
-        ranks, targets = next(zip(*piece.sources, strict=True)), next(zip(*piece.targets, strict=True))
-        if (ranks, targets) not in self._parts:
-            self._parts[ranks, targets] = self._part(ranks, targets)
-        part = self._parts[ranks, targets]
-        if part is None:
-            return None
-        return _Share(
-            part,
-            piece.sources[0][1],
-            [piece.sources[place] for place in part.mine],
-            [piece.targets[place] for place in part.targets],
-        )
+    def _part_of(self, piece: Piece) -> _Part | None:
+        key = (piece.sources, piece.targets)
+        if key not in self._parts:
+            self._parts[key] = self._part(*key)
+        return self._parts[key]
 
     def _part(self, ranks: tuple[int, ...], targets: tuple[int, ...]) -> _Part | None:
         of = [0] * len(self._processes) if self._group is None else self._processes
@@ -179,33 +161,33 @@ class Check:
         here = self._number
         if here not in owners and here not in receivers:
             return None
-        mine = [place for place, rank in enumerate(ranks) if of[rank] == here]
+        mine = tuple(rank for rank in ranks if of[rank] == here)
         return _Part(
             targets[0],
             mine,
-            [place for place, rank in enumerate(targets) if of[rank] == here],
+            [rank for rank in targets if of[rank] == here],
             owners,
             [number for number in receivers if number != here],
             receivers[0] if len(owners) > 1 else owners[0],
-            self._sum_of(tuple(ranks[place] for place in mine)) if mine else None,
+            self._sum_of(mine) if mine else None,
             [self._sum_of(tuple(rank for rank in ranks if of[rank] == number)) for number in owners],
             self._sum_of(ranks),
         )
 
-    def _together(self, shares: Sequence[tuple[Piece, _Share | None]]) -> Iterator[list[Window]]:
-        """Windows of all pieces in turn, as many as go together: those in which this process has a share."""
-        rest = [(share, buffers.windows(piece.sources[0][1], piece.count)) for piece, share in shares]
+    def _together(self, pieces: Sequence[tuple[Piece, _Part | None]]) -> Iterator[list[Window]]:
+        """Windows of all pieces in turn, as many as go together: those in which this process has a part."""
+        rest = [(part, piece, buffers.windows(piece.first, piece.count)) for piece, part in pieces]
         found: list[Window] = []
         total = 0
         while rest:
             left = []
             for turn in rest:
-                share, windows = turn
-                for place, count in islice(windows, 1):
+                part, piece, windows = turn
+                for first, count in islice(windows, 1):
                     left.append(turn)
                     total += count * self._width
-                    if share is not None:
-                        found.append((share, place - share.first, count))
+                    if part is not None:
+                        found.append((part, first, piece.place + first - piece.first, count))
             rest = left
             if total >= AT_ONCE:
                 yield found
@@ -218,9 +200,8 @@ class Check:
         outgoing: defaultdict[int, list[bytes]] = defaultdict(list)
         incoming: defaultdict[int, int] = defaultdict(int)
         totals = []
-        for share, offset, count in windows:
-            part = share.part
-            own = self._own(share, part.own, offset * width, count * width) if part.own else b""
+        for part, first, _, count in windows:
+            own = self._own(part, part.own, first * width, count * width) if part.own else b""
             totals.append(own)
             if part.adder == here:
                 for number in part.owners:
@@ -231,43 +212,39 @@ class Check:
         came = self._exchanged(outgoing, incoming)
         outgoing.clear()
         incoming.clear()
-        for place, (share, offset, count) in enumerate(windows):
-            part = share.part
+        for place, (part, first, _, count) in enumerate(windows):
             if part.adder == here:
                 if len(part.owners) > 1:
-                    totals[place] = self._sum(share, offset * width, count * width, totals[place], came)
+                    totals[place] = self._sum(part, first * width, count * width, totals[place], came)
                 for number in part.others:
                     outgoing[number].append(totals[place])
             elif part.targets:
                 incoming[part.adder] += count * width
         came = self._exchanged(outgoing, incoming)
-        for (share, offset, count), total in zip(windows, totals, strict=True):
-            part = share.part
+        for (part, first, place, count), total in zip(windows, totals, strict=True):
             if part.targets:
-                golden = part.golden.window(share.first * width + offset * width, count * width)
+                golden = part.golden.window(first * width, count * width)
                 found = total if part.adder == here else came[part.adder].take(count * width, golden)
-                self._deliver(share, offset, found, golden)
+                self._deliver(part, place, found, golden)
 
-    def _own(self, share: _Share, known: Buffer, begin: int, length: int) -> bytes:
+    def _own(self, part: _Part, known: Buffer, begin: int, length: int) -> bytes:
         """The sum of a window over the ranks of this process, as the data arrives at the holder of the piece."""
         if self._wire is not None:
-            sent = [self._inputs[rank].window(first * self._width + begin, length) for rank, first in share.mine]
-            holder = share.part.holder
-            came = [self._carry(rank, holder, data) for (rank, _), data in zip(share.mine, sent, strict=True)]
+            sent = [self._inputs[rank].window(begin, length) for rank in part.mine]
+            came = [self._carry(rank, part.holder, data) for rank, data in zip(part.mine, sent, strict=True)]
             if any(a is not b for a, b in zip(sent, came, strict=True)):
-                return self._added([rank for rank, _ in share.mine], came)
-        return known.window(share.mine[0][1] * self._width + begin, length)
+                return self._added(part.mine, came)
+        return known.window(begin, length)
 
-    def _sum(self, share: _Share, begin: int, length: int, own: bytes, came: Mapping[int, _Arrived]) -> bytes:
+    def _sum(self, part: _Part, begin: int, length: int, own: bytes, came: Mapping[int, _Arrived]) -> bytes:
         """The sum of a window over processes: added here, unless all have sent what has been added before."""
-        place = share.first * self._width + begin
         parts, is_known = [], True
-        for number, buffer in zip(share.part.owners, share.part.of_owners, strict=True):
-            known = buffer.window(place, length)
-            part = own if number == self._number else came[number].take(length, known)
-            is_known = is_known and part == known
-            parts.append(part)
-        return share.part.golden.window(place, length) if is_known else buffers.tree_sum(parts, self._adding)
+        for number, buffer in zip(part.owners, part.of_owners, strict=True):
+            known = buffer.window(begin, length)
+            data = own if number == self._number else came[number].take(length, known)
+            is_known = is_known and data == known
+            parts.append(data)
+        return part.golden.window(begin, length) if is_known else buffers.tree_sum(parts, self._adding)
 
     def _exchanged(
         self, outgoing: Mapping[int, Sequence[bytes]], incoming: Mapping[int, int]
@@ -277,18 +254,17 @@ class Check:
         found = self._group.exchange(outgoing, incoming)
         return {number: _Arrived(data) for number, data in found.items()}
 
-    def _deliver(self, share: _Share, offset: int, total: bytes, golden: bytes) -> None:
+    def _deliver(self, part: _Part, place: int, total: bytes, golden: bytes) -> None:
         """Bring a window of the sum to those of this process for whom it is, and compare."""
         if self._wire is None:
             # a message between ranks of a process is a reference: all have the same bytes
             if total is not golden and total != golden:
-                rank, first = share.targets[0]
-                self._mismatch = self._mismatch or self._difference(rank, first + offset, total, golden)
+                self._mismatch = self._mismatch or self._difference(part.targets[0], place, total, golden)
             return
-        for rank, first in share.targets:
-            found = self._carry(share.part.holder, rank, total)
+        for rank in part.targets:
+            found = self._carry(part.holder, rank, total)
             if found != golden:
-                self._mismatch = self._mismatch or self._difference(rank, first + offset, found, golden)
+                self._mismatch = self._mismatch or self._difference(rank, place, found, golden)
 
     def _carry(self, source: int, target: int, data: bytes) -> bytes:
         return self._wire(source, target, data) if self._wire and source != target else data
