@@ -56,9 +56,8 @@ def _of_group(stream: Stream, group: tuple[int, ...], begin: int, count: int, si
     if what is operations.ALL_REDUCE:
         step = -(-count // ranks)
         if count > buffers.PERIOD:
-            # so all windows are alike, and are added once
-            unit = buffers.WINDOW if step > buffers.WINDOW else buffers.PERIOD
-            step = -(-step // unit) * unit
+            # so pieces begin where blocks do, and their windows are alike
+            step = -(-step // buffers.PERIOD) * buffers.PERIOD
         for number, first in enumerate(range(begin, begin + count, step)):
             order = (group[number], *group[:number], *group[number + 1 :])
             length = min(step, begin + count - first)
