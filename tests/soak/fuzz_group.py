@@ -63,6 +63,8 @@ def message(chance: random.Random, *, job: str) -> bytes:
         content = chance.choice((b"1", b"2", b"-1", b"", b"9" * 40)) + b" " + chance.randbytes(8).hex().encode()
     else:
         said = json.loads(membership.encoded(hello(chance.randrange(1, 5), job=job)))
+        if chance.random() < 0.3:
+            said |= chance.choice(({"versions": "2"}, {"job": "third"}, {"seed": 3}, {"processes": 7}))
         for _ in range(chance.choice((0, 1, 1, 2))):
             inner = said.get("place")
             place: Any = chance.choice((said, inner)) if isinstance(inner, dict) and inner else said
