@@ -136,6 +136,7 @@ def over_tcp(messages: Sequence[bytes]) -> None:
 
         def run(one: Root | Member) -> None:
             checking.Check(stream, [0, 0, 1, 1, 2, 2], seed=one.seed, group=one).run(96 << 10)
+            one.agree("")
             one.finish()
 
         for done in [threads.submit(run, one) for one in formed]:
