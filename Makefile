@@ -83,9 +83,10 @@ test-cluster: $(STAMP) ## tests on a real cluster, which they make themselves
 	$(BIN)/pytest tests/cluster -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 .PHONY: soak
-soak: $(STAMP) ## a million configurations, reports and steps of the state machine (SEED=, STEPS=1000000)
+soak: $(STAMP) ## a million configurations, reports, messages and steps of the state machine (SEED=, STEPS=1000000)
 	$(BIN)/python tests/soak/fuzz_config.py --examples $(STEPS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python tests/soak/fuzz_activity.py --examples $(STEPS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python tests/soak/fuzz_group.py --examples $(STEPS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python tests/soak/state_machine.py --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: soak-cluster
@@ -100,6 +101,7 @@ soak-cluster: $(STAMP) ## pods come and go on the tests' cluster while parts of 
 bench: $(STAMP) ## measure and print tables for docs/benchmarks.md (GO_DRIVER=binary of dra-example-driver, to compare)
 	$(BIN)/python tests/bench/placement.py
 	$(BIN)/python tests/bench/collectives.py
+	$(BIN)/python tests/bench/nccom_over_pods.py
 	$(BIN)/python tests/bench/exporter.py
 	$(BIN)/python tests/bench/drivers.py $(if $(GO_DRIVER),--go-driver $(GO_DRIVER))
 	@hack/demo

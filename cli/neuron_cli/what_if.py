@@ -353,7 +353,7 @@ def _step_of_pod(
     (node,) = landing.chosen
     before, after = (each.supplies[node].holders if node in each.supplies else () for each in facts)
     given = [device for holder in after[len(before) :] for device in holder.devices]
-    devices = [device for driver, _, device in given if driver == names.AWS_DRIVER_NAME]
+    devices = [device for driver, _, device in given if driver == gangs.state.driver_name]
     return step_times.step_of_pod(gangs.fleet, workload.name, node, devices, wanted)
 
 

@@ -1,14 +1,17 @@
 # shellcheck shell=bash
-# The project's own images, neuron-sim and neuron-tools, from images/Dockerfile: on the published Python base
+# The project's own images from images/Dockerfile: on the published Python base
 # where a registry is in reach, else on one made of Debian packages.
 
 PYTHON_PACKAGES=python3,python3-venv,ca-certificates
 
 project_version() { sed -nE 's/^version = "(.*)"/\1/p' "$REPO/pyproject.toml" | head -n 1; }
 
+project_image() { printf 'neuron-sim/%s:%s\n' "$1" "$(project_version)"; }
+
+# those that the chart and its users need
 project_image_names() {
   local name
-  for name in neuron-sim neuron-tools; do printf 'neuron-sim/%s:%s\n' "$name" "$(project_version)"; done
+  for name in neuron-sim neuron-tools; do project_image "$name"; done
 }
 
 # base_image: makes sure that there is one, and prints its name. Once made here, it is kept to
@@ -54,18 +57,18 @@ download_wheels() {
   mv "$new" "$1"
 }
 
-# build_project_images: both; unchanged layers are taken from the daemon
+# build_project_images NAME...; unchanged layers are taken from the daemon
 build_project_images() {
   local base wheels name
   base=$(with_lock images base_image)
   wheels=$(with_lock images wheelhouse)
-  for name in neuron-tools neuron-sim; do
-    step "image neuron-sim/$name:$(project_version)" build_project_image "$name" "$base" "$wheels"
+  for name in "$@"; do
+    step "image $(project_image "$name")" build_project_image "$name" "$base" "$wheels"
   done
 }
 
 build_project_image() {
   tar -c --exclude=__pycache__ --exclude='*.egg-info' -C "$3" wheelhouse \
     -C "$REPO" images requirements.lock pyproject.toml README.md device_model dra_driver operator runtime cli |
-    docker_build -f images/Dockerfile --build-arg "BASE=$2" --target "$1" -t "neuron-sim/$1:$(project_version)"
+    docker_build -f images/Dockerfile --build-arg "BASE=$2" --target "$1" -t "$(project_image "$1")"
 }

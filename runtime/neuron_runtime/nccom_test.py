@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from neuron_runtime.nccom.checking import Check, Mismatch, Wire
     from neuron_runtime.nccom.costs import Board, Row
     from neuron_runtime.nccom.group import Meeting, Member, Root
+    from neuron_runtime.nccom.launch import Output
     from neuron_runtime.nccom.membership import Hello
     from neuron_runtime.nccom.streams import Stream
 
@@ -57,6 +58,18 @@ def run(words: Sequence[str], *, environment: Mapping[str, str], run_root: str =
         given = views.given(run_root)
     except nrt.ViewError as error:
         return _say(2, f"{nrt.NrtError(nrt.NRT_FAILURE, 'NRT:nrt_init', str(error)).log_line()}", status=1)
+    if flags.nnodes > 1:
+        from neuron_runtime.nccom import launch
+        from neuron_runtime.nccom.files import FileError
+
+        try:
+            hosts = launch.hosts(flags, environment, has_devices=bool(given))
+        except (launch.LaunchError, FileError) as error:
+            arguments.fail(str(error))
+        if hosts:
+            return _launch(flags, words, hosts, environment)
+        if launch.RANK in environment:
+            environment = launch.of_the_container(environment)
     if not given:
         return _say(2, NO_DRIVER, status=1)
     # these load the model, which a wrong flag need not wait for
@@ -73,36 +86,62 @@ def run(words: Sequence[str], *, environment: Mapping[str, str], run_root: str =
         with nrt.open_given(nrt.given_cores(given), count=count, environment=environment) as cores:
             place = claims.place(given, cores.ids, environment)
             if where is None:
-                return runner.run(costs.Board((place,)), environment)
+                return runner.run(costs.Board((place,)), environment, cores)
             hello = meeting.hello(flags, wanted, given[0][1], place, host=os.uname().nodename)
-            return _in_group(runner, where, hello, environment)
+            return _in_group(runner, where, hello, environment, cores)
     except nrt.NrtError as error:
         return runner.fail(error.log_line())
     except claims.ClaimError as error:
         return runner.fail(nrt.NrtError(nrt.NRT_INVALID, "NRT:nrt_init", str(error)).log_line())
 
 
-def _in_group(runner: Runner, where: Meeting, hello: Hello, environment: Mapping[str, str]) -> int:
-    from neuron_runtime.nccom import costs, group
+def _in_group(runner: Runner, where: Meeting, hello: Hello, environment: Mapping[str, str], cores: nrt.Cores) -> int:
+    from neuron_runtime.nccom import costs, group, peers
 
     try:
         members = group.form(where, hello, seed=runner.seed)
-    except group.GroupError as error:
+    except peers.GroupError as error:
         words = (
             f"failed to create global communicator, global_device_count={hello.processes}, "
             f"ROOT_COMM_ID={where.root_id}: {error}"
         )
         return runner.fail(nrt.NrtError(nrt.NRT_FAILURE, "NRT:nrt_load_collectives", words).log_line())
     try:
-        status = runner.run(costs.Board(members.places), environment, members)
+        status = runner.run(costs.Board(members.places), environment, cores, members)
         members.finish()
         return status
-    except group.GroupError as error:
+    except peers.GroupError as error:
         members.give_up(str(error))
         first = hello.place.cores[0]
         words = f"missing collectives status on Neuron Device {first.chip} NC {first.core}, model 0 - {error}"
         place = "TDRV:exec_consume_infer_status_notifications"
         return runner.fail(nrt.NrtError(nrt.NRT_FAILURE, place, words).log_line(), only_current=True)
+
+
+def _launch(flags: Namespace, words: Sequence[str], hosts: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Have the ranks started on these hosts; the table is the root's, and what it cannot say any more is added."""
+    from neuron_runtime.nccom import arguments, files, group, launch, meeting, peers, streams
+
+    try:
+        wanted = streams.planned(flags)
+        where = meeting.meeting(flags, environment)
+    except (streams.PlanError, files.FileError) as error:
+        arguments.fail(str(error))
+    runner = Runner(flags, wanted)
+    program = launch.mpirun(environment)
+    assert program is not None
+    try:
+        group.resolved((where.host, *hosts), seconds=where.join_seconds)
+    except peers.GroupError as error:
+        return runner.fail(nrt.NrtError(nrt.NRT_FAILURE, "NRT:nrt_load_collectives", str(error)).log_line())
+    output = launch.Output(lambda line: _say(1, line))
+    status = launch.run(launch.command(program, flags, words, hosts, environment), environment, output)
+    if output.report and not _written(flags.report_to_json_file, output.report):
+        return 1
+    if status in (0, 2) or output.ended:
+        return status
+    words = f"mpirun has ended with status {status}: a rank failed, or a host cannot be reached"
+    return runner.break_off(output, nrt.NrtError(nrt.NRT_FAILURE, "NRT:nrt_load_collectives", words).log_line())
 
 
 class Runner:
@@ -132,7 +171,9 @@ class Runner:
         self._prints = True
         self.seed: int = abs(time.time_ns() if flags.seed is None else flags.seed)
 
-    def run(self, board: Board, environment: Mapping[str, str], group: Root | Member | None = None) -> int:
+    def run(
+        self, board: Board, environment: Mapping[str, str], cores: nrt.Cores, group: Root | Member | None = None
+    ) -> int:
         """Size by size; the exit status. Of a group, the root prints; all do the same. Raises GroupError."""
         from neuron_runtime.nccom import corruption, costs
 
@@ -153,7 +194,7 @@ class Runner:
             if self._flags.check:
                 seeded = seed if self._flags.check == "random" else None
                 mismatch = self._mismatch(board, number, size, seed=seeded, wire=wire, group=group)
-            problem = str(mismatch) if mismatch else ""
+            problem = str(mismatch or _broken(cores))
             if group is not None:
                 problem = group.agree(problem)
             if problem:
@@ -173,6 +214,19 @@ class Runner:
                     self._begin(number, size)
                     self._failed(number, size, [line])
         self._end()
+        return self._report()
+
+    def break_off(self, output: Output, line: str) -> int:
+        """The root cannot say any more that the next row failed; the exit status."""
+        if not output.headers:
+            return self.fail(line)
+        rows = [(number, size) for number, stream in enumerate(self._streams) for size in stream.sizes]
+        if output.rows < len(rows) and not output.broken:
+            number, size = rows[output.rows]
+            self._begun = (number, size) if output.headers > number else None
+            self._begin(number, size)
+            self._failed(number, size, [line])
+        self._errors += output.failed
         return self._report()
 
     def _begin(self, number: int, size: int) -> None:
@@ -233,12 +287,8 @@ class Runner:
                 sizes_of_ranks=self._flags.show_input_output_size,
                 algorithm=self._flags.show_algorithm,
             )
-            try:
-                with open(self._flags.report_to_json_file, "w", encoding="utf-8") as file:  # noqa: PTH123
-                    json.dump(document, file, indent=4)
-                    file.write("\n")
-            except OSError as error:
-                return _say(2, f"nccom-test: the report cannot be written: {error}", status=1)
+            if not _written(self._flags.report_to_json_file, json.dumps(document, indent=4) + "\n"):
+                return 1
         if self._errors:
             self._print(report.errors(self._errors))
         return 1 if self._errors else 0
@@ -246,6 +296,25 @@ class Runner:
     def _print(self, line: str) -> None:
         if self._prints:
             _say(1, line)
+
+
+def _broken(cores: nrt.Cores) -> str:
+    """What an execution on these cores says where hardware is broken."""
+    try:
+        cores.check()
+    except nrt.NrtError as error:
+        return error.log_line()
+    return ""
+
+
+def _written(path: str, report: str) -> bool:
+    try:
+        with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(report)
+    except OSError as error:
+        _say(2, f"nccom-test: the report cannot be written: {error}")
+        return False
+    return True
 
 
 def _say(descriptor: int, text: str, *, status: int = 0) -> int:

@@ -250,13 +250,14 @@ def faults_of(paths: Iterable[str]) -> list[tuple[str, Fault]]:
 
 def given_faults(folder: str, *, parse: Callable[[str], Any] | None = None) -> Sequence[Fault]:
     """What is broken of what a request was given; nothing where the agent wrote no such file, or another's."""
-    if parse is None:
-        import json
-
-        parse = json.loads
     try:
         with open(f"{folder}/{FAULTS}", encoding="utf-8") as file:
-            found = parse(file.read())
+            text = file.read()
+        if parse is None:
+            import json
+
+            parse = json.loads
+        found = parse(text)
     except (OSError, ValueError):
         return []
     faults: Sequence[Fault] = found["faults"] if found.get("schema") == SCHEMA else []

@@ -1,7 +1,7 @@
-"""Time `neuron-ls` inside a busybox container, beside `busybox true` in the same container.
+"""Time `neuron-ls` and `nccom-test` inside a busybox container, beside `busybox true` in the same container.
 
-`make bench` runs this on the demo cluster's pod. Both commands are started from outside through the container's
-namespaces, in turn, so that the way in costs both the same and the difference is the tool's own.
+`make bench` runs this on the demo cluster's pod. All commands are started from outside through the container's
+namespaces, in turn, so that the way in costs all the same and the difference is the tool's own.
 """
 
 import argparse
@@ -55,7 +55,11 @@ def main() -> int:
         "--root",
         "--",
     ]
-    commands = {"busybox true": ["/bin/busybox", "true"], "neuron-ls": ["/usr/local/bin/neuron-ls"]}
+    commands = {
+        "busybox true": ["/bin/busybox", "true"],
+        "neuron-ls": ["/usr/local/bin/neuron-ls"],
+        "nccom-test": ["/opt/aws/neuron/bin/nccom-test", "-r", "4", "-b", "8", "-e", "8", "allr"],
+    }
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(args.runs):
         for name, command in commands.items():
@@ -63,8 +67,10 @@ def main() -> int:
     print("| command | p50 ms | p99 ms |\n| --- | --- | --- |")
     for name, figures in taken.items():
         print(f"| {name} | {statistics.median(figures):.1f} | {statistics.quantiles(figures, n=100)[98]:.1f} |")
-    above = statistics.median(taken["neuron-ls"]) - statistics.median(taken["busybox true"])
-    print(f"\nneuron-ls above busybox true: {above:.1f} ms (p50 of {args.runs} runs)")
+    print()
+    for name in ("neuron-ls", "nccom-test"):
+        above = statistics.median(taken[name]) - statistics.median(taken["busybox true"])
+        print(f"{name} above busybox true: {above:.1f} ms (p50 of {args.runs} runs)")
     return 0
 
 

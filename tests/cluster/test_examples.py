@@ -272,6 +272,7 @@ def test_no_example_is_left_untried() -> None:
         "collectives/job.yaml",  # test_nccom
         *(f"{name}/pod.yaml" for name in ("inf1-serving", "inf2-serving", "trn1-training", "trn2-training")),
         *(f"trn3-switch/{name}.yaml" for name in ("pool", "statefulset")),  # test_steps, as those above
+        "mpijob/mpijob.yaml",  # test_mpijob
         *(f"faults/{name}.yaml" for name in ("broken-chip", "flaky-link", "corrected-errors")),  # test_fault_surfaces
         *(f"minimal-dra-driver/{name}.yaml" for name in ("driver", "kustomization", "pod")),
         *(f"minimal-device-plugin/{name}.yaml" for name in ("plugin", "kustomization", "pod")),

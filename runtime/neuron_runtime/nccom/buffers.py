@@ -35,12 +35,16 @@ class Buffer:
     def window(self, first: int, length: int) -> bytes:
         """Bytes `first` to `first + length`."""
         begin = first % len(self._block)
-        if not begin and length == len(self._block) * (WINDOW // PERIOD):
-            self._whole = self._whole or self._block * (WINDOW // PERIOD)
-            return self._whole
         if self._other[0] != (begin, length):
-            repeats = (begin + length) // len(self._block) + 1
-            self._other = ((begin, length), (self._block * repeats)[begin : begin + length])
+            if not self._whole and begin + length > len(self._block):
+                self._whole = self._block * (WINDOW // PERIOD)
+            source = self._whole or self._block
+            if begin + length > len(source):
+                source = self._block * ((begin + length) // len(self._block) + 1)
+            found = source[begin : begin + length]
+            if found is source:
+                return found
+            self._other = ((begin, length), found)
         return self._other[1]
 
 

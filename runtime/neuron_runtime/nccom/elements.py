@@ -66,7 +66,7 @@ def _add_integers(a: bytes, b: bytes, lane: int) -> bytes:
     return (((x & low) + (y & low)) ^ ((x ^ y) & high)).to_bytes(len(a), "little")
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _lanes(value: int, lane: int, count: int) -> int:
     return int.from_bytes(value.to_bytes(lane, "little") * count, "little")
 
@@ -76,8 +76,18 @@ def _add_fp32(a: bytes, b: bytes) -> bytes:
 
 
 def _add_bf16(a: bytes, b: bytes) -> bytes:
-    sums = array("I", _add_fp32(_widened(a), _widened(b)))
-    return array("H", map(_upper_half, sums)).tobytes()
+    sums = _add_fp32(_widened(a), _widened(b))
+    count = len(sums) // 4
+    bits = int.from_bytes(sums, "little")
+    if (bits & _lanes(0x7FFFFFFF, 4, count)) + _lanes(0x007FFFFF, 4, count) & _lanes(0x80000000, 4, count):
+        # something is not a number, and rounding must not make one of it
+        return array("H", map(_upper_half, array("I", sums))).tobytes()
+    # all lanes at once: infinity is the most there is, so none carries into the next one
+    rounded = bits + _lanes(0x7FFF, 4, count) + (bits >> 16 & _lanes(1, 4, count))
+    data = rounded.to_bytes(len(sums), "little")
+    upper = bytearray(2 * count)
+    upper[::2], upper[1::2] = data[2::4], data[3::4]
+    return bytes(upper)
 
 
 def _widened(data: bytes) -> bytes:
@@ -89,7 +99,7 @@ def _widened(data: bytes) -> bytes:
 
 def _upper_half(bits: int) -> int:
     if bits & 0x7FFFFFFF > 0x7F800000:
-        return bits >> 16 | 0x40  # not a number, and rounding must not make one of it
+        return bits >> 16 | 0x40
     return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
 
 

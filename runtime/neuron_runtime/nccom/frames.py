@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import struct
 
-HELLO, WELCOME, REFUSED, DATA, RESULT, FAILED, DONE = range(7)
-KINDS = DONE + 1
+HELLO, WELCOME, REFUSED, DATA, RESULT, FAILED, DONE, LINK = range(8)
+KINDS = LINK + 1
 MOST_BYTES = 1 << 22
 _MAGIC = b"NcS1"
 _HEADER = struct.Struct("<4sBI")
+HEADER_BYTES = _HEADER.size
 
 
 class FrameError(Exception):
@@ -21,7 +22,12 @@ class FrameError(Exception):
 
 def frame(kind: int, content: bytes) -> bytes:
     """The bytes of a frame."""
-    return _HEADER.pack(_MAGIC, kind, len(content)) + content
+    return header(kind, len(content)) + content
+
+
+def header(kind: int, length: int) -> bytes:
+    """What a frame with so long a content begins with."""
+    return _HEADER.pack(_MAGIC, kind, length)
 
 
 class Reader:

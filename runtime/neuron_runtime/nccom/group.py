@@ -1,9 +1,10 @@
-"""The processes of a group, joined by TCP: everybody is connected with the root, and data goes over it.
+"""The processes of a group: how they meet at the root, what each has to do with the others, how all of them end.
 
 The root is the process at the address of NEURON_RT_ROOT_COMM_ID. It listens there while it runs; who connects has some
-seconds to say who it is, and is let in or told why not. All processes walk through the same pieces in the same order,
-so no message names what it is about. Whoever waits does so for a bounded time, and the end of one is seen by the root,
-which tells everybody.
+seconds to say who it is, and is let in or told why not. Then all connect with one another, and data goes from each to
+whom it is for (`mesh`); over the first connection, that with the root, goes what concerns all. Processes walk through
+the same pieces in the same order, so no message names what it is about. Whoever waits does so for a bounded time;
+whoever sees that another one has failed tells the root, which tells everybody, so that all give the same reason.
 """
 
 from __future__ import annotations
@@ -11,30 +12,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import select
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from neuron_runtime.nccom import buffers, frames, membership
+from neuron_runtime.nccom import frames, membership, mesh, peers
+from neuron_runtime.nccom.peers import HELLO_SECONDS, Door, GroupError, Peer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from neuron_runtime.nccom.claims import Place
     from neuron_runtime.nccom.membership import Hello
+    from neuron_runtime.nccom.mesh import Mesh
 
-HELLO_SECONDS = 5.0
-"""A stranger's time to say who it is."""
 RETRY_SECONDS = 0.2
-_STRANGERS_MOST = 64
 _STREAM = socket.SOCK_STREAM
-_HELLO_MOST_BYTES = 1 << 17
-
-
-class GroupError(Exception):
-    """The group cannot be formed, or has broken; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -55,111 +51,23 @@ class Meeting:
         return f"{self.host}:{self.port}"
 
 
-class Peer:
-    """A connection over which whole frames come and go."""
-
-    def __init__(
-        self,
-        connection: socket.socket,
-        name: str,
-        *,
-        seconds: float,
-        most: int = frames.MOST_BYTES,
-        address: str = "",
-    ) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket = connection
-        self.name = name
-        self.address = address
-        self._seconds = seconds
-        self._reader = frames.Reader(most)
-
-    def send(self, kind: int, content: bytes = b"") -> None:
-        """Raises GroupError when the other one is gone or takes nothing."""
-        try:
-            self.socket.settimeout(self._seconds)
-            self.socket.sendall(frames.frame(kind, content))
-        except OSError as error:
-            raise GroupError(self._words(error)) from None
-
-    def receive(self, *kinds: int) -> bytes:
-        """The content of the next frame, which is of one of these kinds. Raises GroupError."""
-        try:
-            while (found := self._reader.next()) is None:
-                self.socket.settimeout(self._seconds)
-                data = self.socket.recv(1 << 20)
-                if not data:
-                    raise GroupError(f"{self.name} has ended")
-                self._reader.feed(data)
-        except OSError as error:
-            raise GroupError(self._words(error)) from None
-        except frames.FrameError as error:
-            raise GroupError(f"{self.name}: {error}") from None
-        kind, content = found
-        if kind in (frames.FAILED, frames.REFUSED) and kind not in kinds:
-            raise GroupError(content.decode(errors="replace"))
-        if kind not in kinds:
-            raise GroupError(f"{self.name} sent a frame of kind {kind} out of turn")
-        return content
-
-    def read_some(self) -> tuple[int, bytes] | None:
-        """What is there, without waiting; None while no frame is whole. Raises GroupError."""
-        try:
-            self.socket.settimeout(0)
-            data = self.socket.recv(1 << 16)
-            if not data:
-                raise GroupError(f"{self.name} has ended")
-            self._reader.feed(data)
-            return self._reader.next()
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise GroupError(self._words(error)) from None
-        except frames.FrameError as error:
-            raise GroupError(f"{self.name}: {error}") from None
-
-    def of_the_group(self, name: str) -> Peer:
-        """The same connection, now of somebody who is known and sends data."""
-        return Peer(self.socket, name, seconds=self._seconds, address=self.address)
-
-    def patience(self, seconds: float) -> None:
-        """From now on the other one may be silent for so long."""
-        self._seconds = seconds
-
-    def close(self) -> None:
-        """End it."""
-        self.socket.close()
-
-    def _words(self, error: OSError) -> str:
-        if isinstance(error, TimeoutError):
-            return f"{self.name} has been silent for {self._seconds:g} s: suspected hang in collectives"
-        return f"{self.name} has ended ({error.strerror or error})"
-
-
 class Root:
     """The first process of a group, and its connections to the others."""
 
     number = 0
 
-    def __init__(self, listener: socket.socket, peers: Sequence[Peer], hellos: Sequence[Hello], seed: int) -> None:
+    def __init__(
+        self, listener: socket.socket, peers: Sequence[Peer], hellos: Sequence[Hello], ways: Mesh, seed: int
+    ) -> None:
         self._listener = listener
         self._peers = peers
+        self._mesh = ways
         self.places = tuple(hello.place for hello in hellos)
         self.seed = seed
 
-    def combine(
-        self, owners: Sequence[int], own: bytes | None, adding: Callable[[bytes, bytes], bytes], length: int
-    ) -> bytes | None:
-        """The sum of what these processes have; None at those that are not the root."""
-        parts = [self._data(number, length) if number else own for number in owners]
-        return buffers.tree_sum([part for part in parts if part is not None], adding)
-
-    def spread(self, receivers: Sequence[int], total: bytes | None, length: int) -> bytes | None:
-        """Bring the sum to these processes; what this one has of it."""
-        for number in receivers:
-            if number and total is not None:
-                self._peers[number - 1].send(frames.DATA, total)
-        return total
+    def exchange(self, outgoing: Mapping[int, Sequence[bytes]], incoming: Mapping[int, int]) -> Mapping[int, bytearray]:
+        """Data to and from other processes. Raises GroupError."""
+        return self._mesh.exchange(outgoing, incoming, self._peers)
 
     def agree(self, problem: str) -> str:
         """What went wrong in any process, in words; empty if nothing did."""
@@ -186,16 +94,10 @@ class Root:
 
     def close(self) -> None:
         """End all connections."""
+        self._mesh.close()
         for peer in self._peers:
             peer.close()
         self._listener.close()
-
-    def _data(self, number: int, length: int) -> bytes:
-        peer = self._peers[number - 1]
-        data = peer.receive(frames.DATA)
-        if len(data) != length:
-            raise GroupError(f"{peer.name} sent {len(data)} bytes instead of {length}")
-        return data
 
     def _turn_away(self) -> None:
         """Those who come now are of another job."""
@@ -204,34 +106,25 @@ class Root:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            _refuse(connection, "the group is complete: use another root id for another job")
+            peers.refuse(connection, "the group is complete: use another root id for another job")
 
 
 class Member:
-    """Another process of a group, and its connection to the root."""
+    """Another process of a group, and its connections to the root and the others."""
 
-    def __init__(self, root: Peer, number: int, places: Sequence[Place], seed: int) -> None:
+    def __init__(self, root: Peer, number: int, places: Sequence[Place], ways: Mesh, seed: int) -> None:
         self._root = root
+        self._mesh = ways
         self.number = number
         self.places = tuple(places)
         self.seed = seed
 
-    def combine(
-        self, owners: Sequence[int], own: bytes | None, adding: Callable[[bytes, bytes], bytes], length: int
-    ) -> bytes | None:
-        """Send this process' part to the root."""
-        if own is not None and self.number in owners:
-            self._root.send(frames.DATA, own)
-        return None
-
-    def spread(self, receivers: Sequence[int], total: bytes | None, length: int) -> bytes | None:
-        """The sum, if this process gets it."""
-        if self.number not in receivers:
-            return None
-        data = self._root.receive(frames.DATA)
-        if len(data) != length:
-            raise GroupError(f"{self._root.name} sent {len(data)} bytes instead of {length}")
-        return data
+    def exchange(self, outgoing: Mapping[int, Sequence[bytes]], incoming: Mapping[int, int]) -> Mapping[int, bytearray]:
+        """Data to and from other processes. Raises GroupError."""
+        try:
+            return self._mesh.exchange(outgoing, incoming, (self._root,))
+        except GroupError as error:
+            raise GroupError(_verdict(self._root, str(error))) from None
 
     def agree(self, problem: str) -> str:
         """Tell the root; it says what went wrong in any process."""
@@ -248,8 +141,19 @@ class Member:
         self.close()
 
     def close(self) -> None:
-        """End the connection."""
+        """End all connections."""
+        self._mesh.close()
         self._root.close()
+
+
+def _verdict(root: Peer, reason: str) -> str:
+    """What the root, which hears of it, says of the end of the group; this process' own words where it says nothing."""
+    try:
+        root.send(frames.FAILED, reason.encode())
+        root.patience(HELLO_SECONDS)
+        return root.receive(frames.FAILED).decode(errors="replace")
+    except GroupError:
+        return reason
 
 
 def form(meeting: Meeting, hello: Hello, *, seed: int) -> Root | Member:
@@ -257,7 +161,7 @@ def form(meeting: Meeting, hello: Hello, *, seed: int) -> Root | Member:
     deadline = time.monotonic() + meeting.join_seconds
     address = _addresses(meeting.host, deadline)[0]
     order = {place: number for number, name in enumerate(meeting.order) for place in _addresses(name, deadline)}
-    listener = socket.socket(_family(address), _STREAM)
+    listener = socket.socket(peers.family(address), _STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address, meeting.port))
@@ -283,45 +187,58 @@ def host(
 ) -> Root:
     """Wait at this socket until all other processes have come; `order` is that of addresses. Raises GroupError."""
     refused = ""
-    strangers: dict[int, tuple[Peer, float]] = {}
+    door = Door(listener, seconds=meeting.silence_seconds)
     joined: dict[int, tuple[Peer, Hello]] = {}
-    listener.setblocking(False)
     while len(joined) < hello.processes - 1:
-        now = time.monotonic()
-        if now > deadline:
+        if time.monotonic() > deadline:
             missing = hello.processes - 1 - len(joined)
             reason = (
                 f"{missing} of {hello.processes} processes did not come in {meeting.join_seconds:g} s: "
                 f"run nccom-test with the same flags in each pod{refused}"
             )
-            for peer, _ in (*strangers.values(), *joined.values()):
-                _refuse(peer.socket, reason)
+            door.shut(reason)
+            for peer, _ in joined.values():
+                peers.refuse(peer.socket, reason)
             listener.close()
             raise GroupError(reason)
-        for number in [number for number, (_, until) in strangers.items() if until < now]:
-            strangers.pop(number)[0].close()
-        watched = [listener.fileno(), *strangers, *joined]
-        readable, _, _ = select.select(watched, [], [], RETRY_SECONDS)
-        for number in readable:
-            if number == listener.fileno():
-                _welcome_stranger(listener, strangers, seconds=meeting.silence_seconds)
-            elif number in strangers:
-                why = _hear(number, strangers, joined, hello)
-                refused = f" (refused: {why})" if why else refused
-            elif number in joined and not _lives(joined[number][0]):
+        came, said = door.wait(joined, RETRY_SECONDS)
+        for stranger, kind, content in came:
+            why = _let_in(stranger, kind, content, joined, hello)
+            refused = f" (refused: {why})" if why else refused
+        for number in said:
+            if not _lives(joined[number][0]):
                 # whoever restarts may come again
                 joined.pop(number)[0].close()
-    for peer, _ in strangers.values():
-        peer.close()
-    came = list(joined.values())
-    wanted = [order.get(peer.address) for peer, _ in came]
-    peers = [came[place] for place in membership.ordered([found for _, found in came], wanted)]
-    hellos = [hello, *(found for _, found in peers)]
-    places = [membership.place_document(found.place) for found in hellos]
-    root = Root(listener, [peer for peer, _ in peers], hellos, seed)
+    door.shut()
+    found = list(joined.values())
+    wanted = [order.get(peer.address) for peer, _ in found]
+    members = [found[place] for place in membership.ordered([who for _, who in found], wanted)]
+    return _welcome(listener, [peer for peer, _ in members], [hello, *(who for _, who in members)], meeting, seed)
+
+
+def _welcome(
+    listener: socket.socket, members: Sequence[Peer], hellos: Sequence[Hello], meeting: Meeting, seed: int
+) -> Root:
+    """Tell everybody who and where the others are, and connect with them. Raises GroupError."""
+    token = os.urandom(16).hex()
+    said = {
+        "seed": seed,
+        "token": token,
+        "places": [membership.place_document(who.place) for who in hellos],
+        # the root is where they have found it
+        "ways": [[peer.address, who.port, peer.name] for peer, who in zip(members, hellos[1:], strict=True)],
+    }
+    ways = [mesh.Way("", 0, ""), *(mesh.Way(peer.address, 0, peer.name) for peer in members)]
     try:
-        for number, (peer, _) in enumerate(peers, start=1):
-            peer.send(frames.WELCOME, json.dumps({"number": number, "seed": seed, "places": places}).encode())
+        for number, peer in enumerate(members, start=1):
+            peer.send(frames.WELCOME, json.dumps({"number": number, **said}).encode())
+        links = mesh.connect(0, listener, ways, token, members, seconds=meeting.silence_seconds)
+    except GroupError as error:
+        Root(listener, members, hellos, mesh.Mesh({}, seconds=0), seed).give_up(str(error))
+        raise
+    root = Root(listener, members, hellos, links, seed)
+    try:
+        root.agree("")  # from now on all connections carry data only
     except GroupError as error:
         root.give_up(str(error))
         raise
@@ -332,77 +249,68 @@ def join(meeting: Meeting, hello: Hello, *, deadline: float) -> Member:
     """Go to the root and be let in. Raises GroupError."""
     while True:
         try:
-            connection = _connected(_addresses(meeting.host, deadline)[0], meeting.port)
+            address = _addresses(meeting.host, deadline)[0]
+            connection = peers.connected(address, meeting.port)
             break
         except OSError as error:
             if time.monotonic() > deadline:
                 raise GroupError(f"nobody listens at the root {meeting.root_id}: {error}") from None
             time.sleep(RETRY_SECONDS)
     # until all others have come
-    waiting = Peer(connection, f"the root {meeting.root_id}", seconds=meeting.join_seconds + HELLO_SECONDS)
+    root = Peer(connection, f"the root {meeting.root_id}", seconds=meeting.join_seconds + HELLO_SECONDS)
+    listener = socket.socket(connection.family, _STREAM)
     try:
-        waiting.send(frames.HELLO, membership.encoded(hello))
-        answer = waiting.receive(frames.WELCOME)
-        found = json.loads(answer)
+        listener.bind((connection.getsockname()[0], 0))
+        listener.listen(128)
+        return _let_in_by(root, meeting, replace(hello, port=listener.getsockname()[1]), listener, address)
+    except (GroupError, OSError) as error:
+        root.close()
+        raise GroupError(str(error)) from None
+    finally:
+        listener.close()
+
+
+def _let_in_by(root: Peer, meeting: Meeting, hello: Hello, listener: socket.socket, address: str) -> Member:
+    """Say hello to the root, hear who the others are, and connect with them. Raises GroupError."""
+    root.send(frames.HELLO, membership.encoded(hello))
+    try:
+        found = json.loads(root.receive(frames.WELCOME))
         places = [membership.place_of(place) for place in found["places"]]
-        number, seed = int(found["number"]), int(found["seed"])
-    except GroupError:
-        waiting.close()
-        raise
+        number, seed, token = int(found["number"]), int(found["seed"]), str(found["token"])
+        others = [mesh.Way(str(place), int(port), str(name)) for place, port, name in found["ways"]]
     except (ValueError, KeyError, TypeError) as error:
-        waiting.close()
         raise GroupError(f"the root {meeting.root_id} is not understood: {error!r}") from None
-    # the root itself may wait for another one
-    waiting.patience(meeting.silence_seconds + HELLO_SECONDS)
-    return Member(waiting, number, places, seed)
-
-
-def _welcome_stranger(listener: socket.socket, strangers: dict[int, tuple[Peer, float]], *, seconds: float) -> None:
+    # who is waited for may wait for another one, and the root is to say for whom
+    patience = meeting.silence_seconds + HELLO_SECONDS
+    root.patience(patience)
+    ways = [mesh.Way(address, meeting.port, root.name), *others]
     try:
-        connection, address = listener.accept()
-    except OSError:
-        return
-    if len(strangers) >= _STRANGERS_MOST:
-        strangers.pop(next(iter(strangers)))[0].close()
-    peer = Peer(connection, "a stranger", seconds=seconds, most=_HELLO_MOST_BYTES, address=str(address[0]))
-    strangers[connection.fileno()] = (peer, time.monotonic() + HELLO_SECONDS)
+        links = mesh.connect(number, listener, ways, token, (root,), seconds=patience)
+    except GroupError as error:
+        raise GroupError(_verdict(root, str(error))) from None
+    member = Member(root, number, places, links, seed)
+    member.agree("")
+    return member
 
 
-def _hear(
-    number: int,
-    strangers: dict[int, tuple[Peer, float]],
-    joined: dict[int, tuple[Peer, Hello]],
-    root: Hello,
+def _let_in(
+    stranger: Peer, kind: int, content: bytes, joined: dict[int, tuple[Peer, Hello]], root: Hello
 ) -> str | None:
     """Let a stranger in, or turn it away; the reason where one was given."""
-    peer, _ = strangers[number]
     try:
-        said = peer.read_some()
-        if said is None:
-            return None
-        if said[0] != frames.HELLO:
-            raise GroupError("no hello")
-        hello = membership.decoded(said[1])
-    except (GroupError, membership.HelloError):
-        strangers.pop(number)[0].close()
+        if kind != frames.HELLO:
+            raise membership.HelloError("no hello")
+        hello = membership.decoded(content)
+    except membership.HelloError:
+        stranger.close()
         return None
-    del strangers[number]
     reason = membership.refusal(root, hello, [found for _, found in joined.values()])
     if reason is not None:
-        _refuse(peer.socket, reason)
+        peers.refuse(stranger.socket, reason)
         return reason
-    joined[number] = (peer.of_the_group(f"the process in {hello.host} ({peer.address})"), hello)
+    name = f"the process in {hello.host} ({stranger.address})"
+    joined[stranger.socket.fileno()] = (stranger.of_the_group(name), hello)
     return None
-
-
-def _refuse(connection: socket.socket, reason: str) -> None:
-    try:
-        connection.settimeout(HELLO_SECONDS)
-        connection.sendall(frames.frame(frames.REFUSED, reason.encode()))
-        connection.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass
-    connection.close()
 
 
 def _lives(peer: Peer) -> bool:
@@ -410,6 +318,13 @@ def _lives(peer: Peer) -> bool:
         return peer.read_some() is None
     except GroupError:
         return False
+
+
+def resolved(names: Collection[str], *, seconds: float) -> None:
+    """Wait until these hosts have addresses. Raises GroupError."""
+    deadline = time.monotonic() + seconds
+    for name in names:
+        _addresses(name, deadline)
 
 
 def _addresses(name: str, deadline: float) -> list[str]:
@@ -422,18 +337,3 @@ def _addresses(name: str, deadline: float) -> list[str]:
             if time.monotonic() > deadline:
                 raise GroupError(f"the host {name} does not resolve") from None
             time.sleep(RETRY_SECONDS)
-
-
-def _connected(address: str, port: int) -> socket.socket:
-    connection = socket.socket(_family(address), _STREAM)
-    connection.settimeout(HELLO_SECONDS)
-    try:
-        connection.connect((address, port))
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET

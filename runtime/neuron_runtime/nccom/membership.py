@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-PROTOCOL = 1
+PROTOCOL = 2
 _MOST_CORES = 1024
 _MOST_TEXT = 253
 
@@ -39,11 +39,12 @@ class Hello:
     """None: that of the root."""
     processes: int
     place: Place
+    port: int = 0
+    """Where it waits for the others."""
 
 
 def encoded(hello: Hello) -> bytes:
     """As it is sent."""
-    place = hello.place
     return json.dumps(
         {
             "host": hello.host,
@@ -51,7 +52,8 @@ def encoded(hello: Hello) -> bytes:
             "job": hello.job,
             "seed": hello.seed,
             "processes": hello.processes,
-            "place": place_document(place),
+            "place": place_document(hello.place),
+            "port": hello.port,
         }
     ).encode()
 
@@ -79,6 +81,7 @@ def decoded(content: bytes) -> Hello:
             None if found["seed"] is None else _number(found["seed"]),
             _number(found["processes"]),
             place_of(found["place"]),
+            _port(found["port"]),
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise HelloError(f"not understood: {error!r}") from None
@@ -146,6 +149,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > _MOST_TEXT or not value.isprintable():
         raise ValueError("no short text")
     return value
+
+
+def _port(value: Any) -> int:
+    if _number(value) >= 1 << 16:
+        raise ValueError("no port")
+    return _number(value)
 
 
 def _number(value: Any) -> int:

@@ -18,21 +18,22 @@ if TYPE_CHECKING:
 
     from neuron_runtime.nccom.streams import Stream
 
-    Spot = tuple[int, int]
-
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """`count` elements: the sum over `sources`, for `targets`; each a rank and an element in its buffer."""
+    """`count` elements: the sum of what the sources have from element `first` on, for the targets, from `place` on."""
 
-    sources: tuple[Spot, ...]
-    targets: tuple[Spot, ...]
+    sources: tuple[int, ...]
+    """Ranks."""
+    first: int
+    targets: tuple[int, ...]
+    place: int
     count: int
 
     @property
     def holder(self) -> int:
         """The rank that adds."""
-        return self.targets[0][0]
+        return self.targets[0]
 
 
 def pieces(stream: Stream, size: int) -> Iterator[Piece]:
@@ -41,7 +42,7 @@ def pieces(stream: Stream, size: int) -> Iterator[Piece]:
     for part in stream.parts:
         count = stream.count(size) * part // sum(stream.parts)
         if stream.pairs is not None:
-            yield from (Piece(((a, begin),), ((b, begin),), count) for a, b in stream.pairs)
+            yield from (Piece((a,), begin, (b,), begin, count) for a, b in stream.pairs)
         else:
             for group in stream.groups:
                 yield from _of_group(stream, group, begin, count, size)
@@ -55,25 +56,23 @@ def _of_group(stream: Stream, group: tuple[int, ...], begin: int, count: int, si
     if what is operations.ALL_REDUCE:
         step = -(-count // ranks)
         if count > buffers.PERIOD:
-            # so all windows are alike, and are added once
-            unit = buffers.WINDOW if step > buffers.WINDOW else buffers.PERIOD
-            step = -(-step // unit) * unit
+            # so pieces begin where blocks do, and their windows are alike
+            step = -(-step // buffers.PERIOD) * buffers.PERIOD
         for number, first in enumerate(range(begin, begin + count, step)):
             order = (group[number], *group[:number], *group[number + 1 :])
             length = min(step, begin + count - first)
-            yield Piece(tuple((rank, first) for rank in group), tuple((rank, first) for rank in order), length)
+            yield Piece(group, first, order, first, length)
     elif what is operations.REDUCE_SCATTER:
         for number, rank in enumerate(group):
             first = begin + number * share
-            yield Piece(tuple((source, first) for source in group), ((rank, begin // ranks),), share)
+            yield Piece(group, first, (rank,), begin // ranks, share)
     elif what is operations.ALL_GATHER:
         for number, rank in enumerate(group):
-            targets = tuple((target, begin + number * share) for target in group)
-            yield Piece(((rank, begin // ranks),), targets, share)
+            yield Piece((rank,), begin // ranks, group, begin + number * share, share)
     elif what is operations.ALL_TO_ALL:
         for here, source in enumerate(group):
             for there, target in enumerate(group):
-                yield Piece(((source, begin + there * share),), ((target, begin + here * share),), share)
+                yield Piece((source,), begin + there * share, (target,), begin + here * share, share)
     else:
         yield from _of_variable_sizes(stream, group, size)
 
@@ -91,4 +90,4 @@ def _of_variable_sizes(stream: Stream, group: tuple[int, ...], size: int) -> Ite
             else:
                 sent = 0 if gathers else stream.counts[here].send_displs[there]
                 received = stream.counts[there].recv_displs[here]
-            yield Piece(((source, sent),), ((target, received),), table[here][there])
+            yield Piece((source,), sent, (target,), received, table[here][there])

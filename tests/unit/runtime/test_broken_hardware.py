@@ -12,7 +12,7 @@ from neuron_device_model.catalog import DEFAULT_SDK_VERSION, instance_type, sdk_
 from neuron_device_model.faults import FAULT_KINDS, Fault
 from neuron_device_model.view import GivenChip, container_view
 from neuron_dra_driver.hardware.effects import told
-from neuron_runtime import load_plan, monitor_record, neuron_sim_load, nrt, views
+from neuron_runtime import load_plan, monitor_record, nccom_test, neuron_sim_load, nrt, views
 from neuron_runtime.sysfs_tree import Tree
 
 TRN2 = instance_type("trn2.48xlarge")
@@ -111,6 +111,17 @@ def test_a_link_that_is_down_is_shown_at_both_ends_and_fails_who_has_both(contai
     assert [sorted(set(one) - set(other)) for one, other in zip(before, after, strict=True)] == [[2], [1]]
     with opened(container) as cores, pytest.raises(nrt.NrtError, match="NRT_EXEC_HW_ERR_COLLECTIVES"):
         cores.check()
+
+
+def test_a_collective_over_a_link_that_is_down_fails(
+    container: Any, given: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    break_(container, given, "LinkDown", peer=1)
+    words = ["-r", "8", "-b", "64", "-e", "64", "allr", "--benchmark-log-directory", str(tmp_path)]
+    assert nccom_test.run(words, environment={}, run_root=str(container.run_root)) == 1
+    said = capfd.readouterr()
+    assert "Failure running neuron-bench" in said.out
+    assert "missing collectives status" in said.err
 
 
 def test_a_file_that_is_damaged_or_of_another_version_breaks_nothing(container: Any, given: Any) -> None:

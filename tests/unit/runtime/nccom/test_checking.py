@@ -39,10 +39,10 @@ def test_pieces_do_what_the_operation_is_defined_to_do(name: str, ranks: int, pe
     outputs = [[-1] * stream.output_bytes(size) for _ in range(ranks)]
     for piece in pieces(stream, size):
         for place in range(piece.count):
-            value = sum(inputs[rank][first + place] for rank, first in piece.sources) % 256
-            for rank, first in piece.targets:
-                assert outputs[rank][first + place] == -1, "each element is written once"
-                outputs[rank][first + place] = value
+            value = sum(inputs[rank][piece.first + place] for rank in piece.sources) % 256
+            for rank in piece.targets:
+                assert outputs[rank][piece.place + place] == -1, "each element is written once"
+                outputs[rank][piece.place + place] = value
     assert outputs == defined(stream, inputs, size)
 
 
@@ -119,7 +119,7 @@ def test_windows_cover_everything_once(first: int, count: int) -> None:
 
 def test_groups_keep_to_themselves() -> None:
     stream = planned("-r", "8", "-b", "64", "-e", "64", "--data-parallel-dimension", "2", "allr")
-    assert {tuple(sorted(rank for rank, _ in piece.sources)) for piece in pieces(stream, 64)} == {
+    assert {tuple(sorted(piece.sources)) for piece in pieces(stream, 64)} == {
         (0, 4),
         (1, 5),
         (2, 6),
