@@ -17,7 +17,7 @@ from neuron_device_model.collectives.errors import UnsupportedCollective
 from neuron_device_model.steps.errors import WrongStep
 
 from neuron_runtime import activity, load_plan, nrt, views
-from neuron_runtime.nccom import claims, costs, files, group, meeting, streams
+from neuron_runtime.nccom import claims, costs, files, group, meeting, peers, streams
 from neuron_runtime.nccom.membership import PROTOCOL, Hello
 from neuron_runtime.observed import PERCENTILES
 from neuron_runtime.steps.workloads import layout_of
@@ -117,7 +117,7 @@ class Job:
             if self._members:
                 self._members.finish()
             return 0
-        except group.GroupError as error:
+        except peers.GroupError as error:
             if self._members:
                 self._members.give_up(str(error))
             raise self._missing(str(error)) from None
@@ -262,7 +262,7 @@ def _join(where: Meeting, flags: Flags, view: View, place: Place) -> Root | Memb
     )
     try:
         return group.form(where, hello, seed=0)
-    except group.GroupError as error:
+    except peers.GroupError as error:
         words = (
             f"failed to create global communicator, global_device_count={flags.nnodes}, "
             f"ROOT_COMM_ID={where.root_id}: {error}"
