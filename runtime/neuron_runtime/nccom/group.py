@@ -194,7 +194,7 @@ def host(
             missing = hello.processes - 1 - len(joined)
             reason = (
                 f"{missing} of {hello.processes} processes did not come in {meeting.join_seconds:g} s: "
-                f"run nccom-test with the same flags in each pod{refused}"
+                f"run the same command with the same flags in each pod{refused}"
             )
             door.shut(reason)
             for peer, _ in joined.values():
