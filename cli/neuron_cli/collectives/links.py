@@ -14,7 +14,7 @@ from neuron_device_model.collectives.model import Estimate
 
 Point: TypeAlias = tuple[float, float]
 
-_STEP, _CHIP, _MARGIN, _TOP, _FOOT = 76, 34, 46, 64, 74
+_STEP, _CHIP, _MARGIN, _TOP, _FOOT = 76, 34, 46, 96, 78
 _HEAT = ("#9ecae1", "#fdd49e", "#fdae6b", "#f16913", "#cb181d")
 """From a fifth of what the busiest one takes to all of it."""
 _BELOW = 44
@@ -26,7 +26,7 @@ def svg(fabric: Fabric, ranks: Sequence[Core], answers: Sequence[Estimate], *, t
     kind = fabric.kind
     columns = _columns(fabric)
     width = columns * _STEP + _MARGIN
-    high = -(-kind.chips // columns) * _STEP + _BELOW + _FOOT
+    high = (-(-kind.chips // columns) - 1) * _STEP + _BELOW + _FOOT
     per_line = max(1, 1450 // width)
     starts = [
         (_MARGIN + number % per_line * width, _TOP + number // per_line * high) for number in range(len(fabric.nodes))
@@ -39,7 +39,7 @@ def svg(fabric: Fabric, ranks: Sequence[Core], answers: Sequence[Estimate], *, t
     for ends, (taken, words) in sorted(carried.items(), key=lambda one: one[1][0]):
         body.append(_line(places, ends, taken / most, words))
     for number, (node, (x, y)) in enumerate(zip(fabric.nodes, starts, strict=True)):
-        body.append(_text(x - _CHIP / 2, y + high - _FOOT - 2, node.name, size=12))
+        body.append(_text(x - _CHIP / 2, y + high - _FOOT + 32, node.name, size=12))
         for chip in range(kind.chips):
             place = fabric.place(Core(number, chip, 0))
             cx, cy = places[place.domain, f"chip {place.position}"]
@@ -49,7 +49,7 @@ def svg(fabric: Fabric, ranks: Sequence[Core], answers: Sequence[Estimate], *, t
                 f' fill="{fill}" stroke="#78909c"/>'
             )
             body.append(_text(cx, cy + 4, str(chip), size=12, anchor="middle"))
-    wide = max(640, _MARGIN + min(len(starts), per_line) * width)
+    wide = max(700, _MARGIN + min(len(starts), per_line) * width)
     tall = _TOP + -(-len(starts) // per_line) * high
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{tall}" viewBox="0 0 {wide} {tall}"'

@@ -83,14 +83,14 @@ def _panel(
     for step in range(5):
         y = TOP + (1 - step / 4) * tall
         drawn.append(f'<path d="M{x},{y:.1f} h{PANEL}" stroke="#eceff1"/>')
-        drawn.append(_text(x - 6, y + 4, f"{_at(step / 4, low, high):.3g}", anchor="end"))
+        drawn.append(_text(x - 6, y + 4, _short(_at(step / 4, low, high)), anchor="end"))
     for size, name in switches[1:]:
         at = x + _share(size, smallest, largest) * PANEL
         words = f"<title>{escape(name)} from {shown_size(size)}</title>"
         drawn.append(
             f'<path d="M{at:.1f},{TOP} v{tall}" stroke="{colours[name]}" stroke-dasharray="4 3">{words}</path>'
         )
-        drawn.append(_text(at - 3, TOP + 10, shown_size(size), size=10, anchor="end"))
+        drawn.append(_text(at - 3, TOP + 10, f"over {_rounded(size)}", size=10, anchor="end"))
     line = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
     drawn.append(f'<polyline points="{line}" fill="none" stroke="#b0bec5"/>')
     for (px, py), answer in zip(points, found, strict=True):
@@ -107,6 +107,15 @@ def _text(x: float, y: float, words: str, *, size: int = 12, weight: str = "norm
         f'<text x="{x}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" fill="#263238">'
         f"{escape(words)}</text>"
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _rounded(size: int) -> str:
+    """A size that is a few bytes more than this, or this one."""
+    return shown_size(size - size % (1 << 10 if size > 1 << 16 else 1))
 
 
 def _algorithms(found: Sequence[Estimate]) -> list[str]:
