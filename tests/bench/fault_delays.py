@@ -131,8 +131,6 @@ def objects(node: str, image: str) -> list[tuple[str, Json]]:
     """Everything that is made, by the path where it is made, in this order."""
     code = Path(__file__).with_name("stub_driver.py").read_text()
     device_class = {"selectors": [{"cel": {"expression": f"device.driver == '{STUB}'"}}]}
-    pool = {"name": node, "generation": 1, "resourceSliceCount": 1}
-    offered = {"driver": STUB, "nodeName": node, "pool": pool, "devices": [{"name": DEVICE}]}
     resource = {"apiVersion": "resource.k8s.io/v1"}
     account = {"kind": "ServiceAccount", "name": "default", "namespace": "default"}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
@@ -146,7 +144,6 @@ def objects(node: str, image: str) -> list[tuple[str, Json]]:
         (CONFIGMAPS, {**config, "metadata": {"name": "stub"}, "data": {"broken": "false"}}),
         (PODS, stub_pod(node, image)),
         (CLASSES, {**resource, "kind": "DeviceClass", "metadata": {"name": STUB}, "spec": device_class}),
-        (SLICES, {**resource, "kind": "ResourceSlice", "metadata": {"name": "stub"}, "spec": offered}),
         (CLAIMS_HERE, claim("stubbed", STUB)),
         (PODS, user_of("stubbed", node)),
         (CLAIMS_HERE, claim("simulated", DRIVER_NAME)),
@@ -165,6 +162,8 @@ async def made(kube: Kube, what: Sequence[tuple[str, Json]]) -> AsyncIterator[No
         for path, item in reversed(what):
             with suppress(ApiError):
                 await kube.request("DELETE", f"{path}/{item['metadata']['name']}", body={})
+        with suppress(ApiError):  # the stub's own
+            await kube.request("DELETE", f"{SLICES}/stub", body={})
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 
-from neuron_dra_driver.api_server.kube import Kube
+from neuron_dra_driver.api_server.kube import SLICES, Kube
 from neuron_dra_driver.kubeletplugin import (
     ClaimRef,
     Health,
@@ -40,7 +40,16 @@ async def serve(driver: str, node: str, device: str, told: str) -> None:
     health = HealthMonitor()
     health.set({(node, device): Health(HealthStatus.HEALTHY)})
     params = {"fieldSelector": f"metadata.name={told}"}
-    async with Kube() as kube, KubeletPlugin(Stub(node, device), driver_name=driver, health=health):
+    pool = {"name": node, "generation": 1, "resourceSliceCount": 1}
+    offered = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceSlice",
+        "metadata": {"name": told},
+        "spec": {"driver": driver, "nodeName": node, "pool": pool, "devices": [{"name": device}]},
+    }
+    async with Kube() as kube, KubeletPlugin(Stub(node, device), driver_name=driver, health=health) as plugin:
+        await plugin.wait_registered()
+        await kube.request("POST", SLICES, body=offered)
         while True:
             async for kind, found in kube.watch("/api/v1/namespaces/default/configmaps", params=params):
                 if kind in ("ADDED", "MODIFIED"):
