@@ -127,8 +127,8 @@ def test_a_chip_breaks_by_one_write_and_heals(cluster: Cluster) -> None:
     until(lambda: not tainted(), what="no taint any more", details=tainted)
     assert generation() == before + 2
     until(
-        lambda: '"over":[{' in cluster.get("neuronnode", "rainier-1")["status"].get("hardwareRecord", ""),
-        what="a record of what was broken",
+        lambda: '"active":{}' in cluster.get("neuronnode", "rainier-1")["status"].get("hardwareRecord", ""),
+        what="a record of what was broken, and is not any more",
     )
     agent = cluster.items("pods", "-n", SYSTEM, "-l", AGENT)[0]["metadata"]["name"]
     cluster.delete("pod", "-n", SYSTEM, agent)
