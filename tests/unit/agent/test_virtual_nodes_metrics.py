@@ -8,6 +8,7 @@ import pytest
 from neuron_device_model.catalog import instance_type
 from neuron_dra_driver.activity.exposition import FAMILIES
 from neuron_dra_driver.kubeletplugin import ApiError
+from neuron_dra_driver.virtual_nodes import device_page
 from neuron_dra_driver.virtual_nodes.device_page import DevicePage
 from neuron_dra_driver.virtual_nodes.workloads import Workloads
 from neuron_dra_driver.virtual_nodes.workloads_api import WorkloadsApi
@@ -192,7 +193,10 @@ async def test_of_several_parts_each_node_is_in_one(fleet: Fleet) -> None:
     assert all(parts)
 
 
-async def test_clients_that_come_together_share_what_was_worked_out(fleet: Fleet) -> None:
+async def test_clients_that_come_together_share_what_was_worked_out(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_page, "FRESH", 60)  # the machine may be slow
     for number in range(3):
         tell(fleet.page, neuron_node(f"a-{number}"))
         occupy(fleet.workloads, f"a-{number}")
