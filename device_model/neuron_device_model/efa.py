@@ -61,12 +61,19 @@ def efa_devices(instance_type: InstanceType) -> tuple[EfaDevice, ...]:
     )
 
 
+def faults_of_card(card: EfaDevice, faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """What breaks a card, in the order given. A broken chip leaves it whole; a broken node does not."""
+    return tuple(
+        fault for fault in faults if whole_node(fault) or (fault.type == "EFADown" and fault.efa in (None, card.verbs))
+    )
+
+
 def offered(instance_type: InstanceType, *, faults: Iterable[Fault] = ()) -> tuple[dict[str, Any], ...]:
-    """The cards as resource.k8s.io/v1 devices. A broken chip leaves its card whole; a broken node does not."""
+    """The cards as resource.k8s.io/v1 devices, with the taints of what breaks them."""
     known = tuple(faults)
     devices = []
     for card in efa_devices(instance_type):
-        tainted = taints(fault for fault in known if whole_node(fault) or _is_down(card, fault))
+        tainted = taints(faults_of_card(card, known))
         devices.append(
             {
                 "name": card.name,
@@ -75,10 +82,6 @@ def offered(instance_type: InstanceType, *, faults: Iterable[Fault] = ()) -> tup
             }
         )
     return tuple(devices)
-
-
-def _is_down(card: EfaDevice, fault: Fault) -> bool:
-    return fault.type == "EFADown" and fault.efa in (None, card.verbs)
 
 
 def _attributes(instance_type: InstanceType, card: EfaDevice) -> dict[str, dict[str, Any]]:

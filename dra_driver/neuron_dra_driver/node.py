@@ -72,7 +72,7 @@ def from_neuron_node(neuron_node: Mapping[str, Any]) -> SimulatedNode:
         driver_version=spec.get("driverVersion"),
         instance_id=spec.get("instanceID"),
         network_nodes=spec.get("networkNodes") or (),
-        seat=_seat(spec.get("ultraServer")),
+        seat=seat(spec.get("ultraServer")),
         capacity_block=spec.get("capacityBlockID"),
         workload_id=spec.get("workloadID"),
         partitions=spec.get("partitions") or "none",
@@ -82,7 +82,8 @@ def from_neuron_node(neuron_node: Mapping[str, Any]) -> SimulatedNode:
     )
 
 
-def _seat(found: Mapping[str, Any] | None) -> Seat | None:
+def seat(found: Mapping[str, Any] | None) -> Seat | None:
+    """A NeuronNode's place in its UltraServer, from `spec.ultraServer`."""
     return Seat(found["id"], found["size"], found["node"]) if found else None
 
 

@@ -300,6 +300,11 @@ class NeuronNodeStatus(Model):
         ge=0,
         description="Those of them that pods got by the other road, before spec.resources changed.",
     )
+    hardware_record: str | None = Field(
+        default=None,
+        max_length=262144,
+        description="Of a virtual node: JSON with which its agent goes on counting what faults have left behind.",
+    )
     conditions: list[Condition] | None = Field(
         default=None,
         max_length=16,

@@ -244,7 +244,10 @@ def faults_of(paths: Iterable[str]) -> list[tuple[str, Fault]]:
     for folder, cores in sorted(by_folder.items()):
         for fault in given_faults(folder):
             hit = [core for core in sorted(cores, key=int) if core in fault["cores"]]
-            found += [(hit[0], fault)] if hit else []
+            # a link is only used by who has cores at both of its ends
+            devices = {fault["cores"][core][0] for core in hit}
+            if len(devices) >= (2 if "link" in fault else 1):
+                found.append((hit[0], fault))
     return found
 
 

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from harness import REPOSITORY, SYSTEM, Cluster, Object, condition, until
+from harness import REPOSITORY, SYSTEM, Cluster, Failed, Object, condition, until
 
 EXAMPLES = REPOSITORY / "manifests/examples/virtual-nodes"
+AGENT = "app.kubernetes.io/component=virtual-agent"
 VIRTUAL = ("-l", "neuron-sim.dev/virtual=true")
 
 
@@ -38,6 +39,19 @@ def names(items: list[Object]) -> list[str]:
     return sorted(item["metadata"]["name"] for item in items)
 
 
+def metrics(cluster: Cluster) -> list[str]:
+    """The lines of the page of the agent of virtual nodes; none while no agent is ready."""
+    ready = [pod for pod in cluster.items("pods", "-n", SYSTEM, "-l", AGENT) if condition(pod, "Ready") == "True"]
+    if not ready:
+        return []
+    try:
+        return cluster.kubectl(
+            "get", "--raw", f"/api/v1/namespaces/{SYSTEM}/pods/{ready[-1]['metadata']['name']}:8000/proxy/metrics"
+        ).splitlines()
+    except Failed:  # it is ending
+        return []
+
+
 def pods_of_the_gang(cluster: Cluster, namespace: str) -> list[Object]:
     return cluster.items("pods", "-n", namespace, "-l", "neuron-sim.dev/gang=training")
 
@@ -52,9 +66,10 @@ def test_virtual_nodes_are_as_nodes_with_a_machine(cluster: Cluster) -> None:
     assert Counter(Counter(found["neuron-sim.dev/ultraserver-id"] for found in labels).values()) == {4: 2}
     assert [len(cluster.devices(name)) for name in names(nodes)] == 8 * [16]
 
-    (agent,) = cluster.items("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=virtual-agent")
-    page = f"/api/v1/namespaces/{SYSTEM}/pods/{agent['metadata']['name']}:8000/proxy/metrics"
-    assert re.search(r"^neuron_sim_virtual_agent_nodes 8$", cluster.kubectl("get", "--raw", page), re.MULTILINE)
+    found = metrics(cluster)
+    assert "neuron_sim_virtual_agent_nodes 8" in found
+    counters = [line for line in found if line.startswith("hardware_ecc_events_total{")]
+    assert Counter(re.findall(r'node="([^"]*)"', "".join(counters))) == dict.fromkeys(names(nodes), 16 * 4)
 
 
 def test_pods_and_gangs_run_and_end_on_virtual_nodes(cluster: Cluster, namespace: str) -> None:
@@ -68,6 +83,11 @@ def test_pods_and_gangs_run_and_end_on_virtual_nodes(cluster: Cluster, namespace
         if claim["metadata"]["name"].startswith("four-chips-")
     )
     assert {result["pool"] for result in claim["status"]["allocation"]["devices"]["results"]} == {node}
+    cores = f'neuroncore_utilization_ratio{{node="{node}",'
+    until(
+        lambda: sum(line.startswith(cores) and 'pod="four-chips"' in line for line in metrics(cluster)) == 4 * 4,
+        what="the cores of the pod in the metrics of its node",
+    )
 
     cluster.kubectl("wait", "-n", namespace, "--for=condition=Complete", "job/training", "--timeout=90s")
     nodes = {item["metadata"]["name"]: item["metadata"]["labels"] for item in cluster.items("nodes")}
@@ -83,6 +103,12 @@ def test_a_chip_breaks_by_one_write_and_heals(cluster: Cluster) -> None:
     def tainted() -> list[str]:
         return [device["name"] for device in cluster.devices("rainier-1") if device.get("taints")]
 
+    def counted() -> set[str]:
+        event = (
+            r'hardware_ecc_events_total\{node="rainier-1",.*event_type="mem_ecc_uncorrected",neuron_device_index="3"\} '
+        )
+        return {line.rpartition(" ")[2] for line in metrics(cluster) if re.match(event, line)}
+
     before = generation()
     cluster.apply(
         {
@@ -95,10 +121,18 @@ def test_a_chip_breaks_by_one_write_and_heals(cluster: Cluster) -> None:
     try:
         until(lambda: tainted() == ["neuron-device-3"], what="the taint in the slice", details=tainted)
         assert generation() == before + 1
+        until(lambda: counted() == {"1"}, what="its ECC event in the metrics", details=counted)
     finally:
         cluster.delete("neuronfault", "virtual-chip")
     until(lambda: not tainted(), what="no taint any more", details=tainted)
     assert generation() == before + 2
+    until(
+        lambda: '"active":{}' in cluster.get("neuronnode", "rainier-1")["status"].get("hardwareRecord", ""),
+        what="a record of what was broken, and is not any more",
+    )
+    agent = cluster.items("pods", "-n", SYSTEM, "-l", AGENT)[0]["metadata"]["name"]
+    cluster.delete("pod", "-n", SYSTEM, agent)
+    until(lambda: counted() == {"1"}, what="it is still counted by the next agent", details=counted)
 
 
 def test_the_pool_grows_and_shrinks_and_leaves_nothing(cluster: Cluster) -> None:

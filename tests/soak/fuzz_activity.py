@@ -95,7 +95,7 @@ def main() -> int:
                 shown = Shown(template.claim, template.view, template.pods, board.processes())
                 page = rendered(node, [shown])
                 list(text_families(page.decode()))
-                list(openmetrics_families(openmetrics.converted(page).decode()))
+                list(openmetrics_families((openmetrics.converted(page) + openmetrics.END).decode()))
         except Exception:
             print(f"example {number}: {written!r}", file=sys.stderr)
             raise

@@ -18,7 +18,7 @@ from .reports import CORE_MEMORY, ERRORS, EXECUTIONS, PERCENTILES, VCPU_USAGE, R
 
 ECC_EVENTS = ("mem_ecc_corrected", "mem_ecc_uncorrected", "sram_ecc_corrected", "sram_ecc_uncorrected")
 
-_HEADS: Mapping[str, tuple[str, str]] = {
+FAMILIES: Mapping[str, tuple[str, str]] = {
     "execution_errors_total": ("counter", "Execution errors total"),
     "execution_status_total": ("counter", "Execution status total"),
     "execution_latency_seconds": ("gauge", "Execution latency in seconds"),
@@ -40,6 +40,7 @@ _HEADS: Mapping[str, tuple[str, str]] = {
     "neuron_hardware_info": ("gauge", "Neuron hardware information"),
     "neuron_sim_fault_active": ("gauge", "NeuronFaults that are active, by the chips that they hit"),
 }
+"""Type and help text of each, in the order of the page."""
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
@@ -65,8 +66,42 @@ class System:
 
 def render(node: SimulatedNode, requests: Iterable[Shown], system: System, ecc: Mapping[int, Mapping[str, int]]) -> str:
     """The page of a node with Neuron devices. `ecc`: counters by chip and event; what is not in it is 0."""
-    samples: dict[str, dict[str, float]] = {name: {} for name in _HEADS}
-    instance = _labels(
+    found = families(node, requests, system, ecc, instance=instance_labels(node))
+    return "".join(head(name) + text for name, text in found.items())
+
+
+def families(
+    node: SimulatedNode,
+    requests: Iterable[Shown],
+    system: System,
+    ecc: Mapping[int, Mapping[str, int]],
+    *,
+    instance: str,
+) -> dict[str, str]:
+    """The lines of each family that a node has samples of, without its head. `instance`: the labels of all of them."""
+    samples: dict[str, dict[str, float]] = {name: {} for name in FAMILIES}
+    for request in requests:
+        owner = f"{instance},{_owner(request)}"
+        numbers = core_numbers(request.view, physical_cores=node.instance_type.chip.physical_cores)
+        for process in request.processes:
+            runtime = f"{owner},{labels_of(pid=process['pid'], runtime_tag=process['tag'])}"
+            for name, labels, value in _of_process(process, numbers):
+                series, key = samples[name], f"{runtime},{labels}"
+                # two processes that cannot be told apart are one series: a page with a series twice is thrown away
+                series[key] = series.get(key, 0) + value
+    for name, labels, value in _of_node(node, system, ecc):
+        samples[name][f"{instance},{labels}" if labels else instance] = value
+    return {
+        name: "".join([f"{name}{{{labels}}} {value}\n" for labels, value in found.items()])
+        for name, found in samples.items()
+        if found
+    }
+
+
+def instance_labels(node: SimulatedNode, /, **more: object) -> str:
+    """The labels that every series of a node has."""
+    return labels_of(
+        **more,
         availability_zone="",
         instance_id=node.instance_id,
         instance_name="",
@@ -74,18 +109,12 @@ def render(node: SimulatedNode, requests: Iterable[Shown], system: System, ecc: 
         region="",
         subnet_id="",
     )
-    for request in requests:
-        owner = f"{instance},{_owner(request)}"
-        numbers = core_numbers(request.view, physical_cores=node.instance_type.chip.physical_cores)
-        for process in request.processes:
-            runtime = f"{owner},{_labels(pid=process['pid'], runtime_tag=process['tag'])}"
-            for name, labels, value in _of_process(process, numbers):
-                series, key = samples[name], f"{runtime},{labels}"
-                # two processes that cannot be told apart are one series: a page with a series twice is thrown away
-                series[key] = series.get(key, 0) + value
-    for name, labels, value in _of_node(node, system, ecc):
-        samples[name][f"{instance},{labels}" if labels else instance] = value
-    return "".join(_family(name, found) for name, found in samples.items() if found)
+
+
+def head(name: str) -> str:
+    """What comes before the samples of a family."""
+    kind, text = FAMILIES[name]
+    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
 
 
 def core_numbers(view: Mapping[str, Any], *, physical_cores: int) -> dict[str, int]:
@@ -96,6 +125,11 @@ def core_numbers(view: Mapping[str, Any], *, physical_cores: int) -> dict[str, i
         for device in view["devices"]
         for core in device["core_ids"]
     }
+
+
+def labels_of(**labels: object) -> str:
+    """As they stand between the braces."""
+    return ",".join(f'{name}="{str(value).translate(_ESCAPES)}"' for name, value in labels.items())
 
 
 def _of_process(process: Report, numbers: Mapping[str, int]) -> Iterator[tuple[str, str, float]]:
@@ -130,7 +164,7 @@ def _of_node(
             yield "hardware_ecc_events_total", labels, ecc.get(device, {}).get(event, 0)
     for fault in node.faults:
         for hit in chips_hit(fault, node.instance_type) or ("",):
-            labels = _labels(fault=fault.name, neuron_device_index=hit, type=fault.type)
+            labels = labels_of(fault=fault.name, neuron_device_index=hit, type=fault.type)
             yield "neuron_sim_fault_active", labels, 1
     for name, count in system.memory.items():
         yield f"system_{name}", "", count
@@ -139,25 +173,15 @@ def _of_node(
         yield "system_vcpu_usage_ratio", f'usage_type="{usage}"', ratio
     yield "instance_info", "", 1
     per_device = node.instance_type.chip.physical_cores // node.logical_neuron_core
-    yield "neuron_hardware_info", _labels(neuron_device_count=len(chips), neuroncore_per_device_count=per_device), 1
+    yield "neuron_hardware_info", labels_of(neuron_device_count=len(chips), neuroncore_per_device_count=per_device), 1
 
 
 def _owner(request: Shown) -> str:
     """Pod, namespace and containers. Pods that share a claim stand side by side, nobody knows whose a core is."""
     pods = list(request.pods)
     containers = dict.fromkeys(name for pod in pods for name in containers_of(pod, request.claim))
-    return _labels(
+    return labels_of(
         container=",".join(containers),
         namespace=",".join(dict.fromkeys(pod["metadata"]["namespace"] for pod in pods)),
         pod=",".join(pod["metadata"]["name"] for pod in pods),
     )
-
-
-def _labels(**labels: object) -> str:
-    return ",".join(f'{name}="{str(value).translate(_ESCAPES)}"' for name, value in labels.items())
-
-
-def _family(name: str, samples: Mapping[str, float]) -> str:
-    kind, text = _HEADS[name]
-    lines = [f"{name}{{{labels}}} {value}" for labels, value in samples.items()]
-    return "\n".join((f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines, ""))

@@ -85,6 +85,37 @@ def advance(
     return replace(later, unbegun=loss.unbegun + due * found.slower / 100)
 
 
+def replayed(
+    faults: Iterable[tuple[Fault, float, float]],
+    view: Mapping[str, Any],
+    *,
+    physical_cores: int,
+    executions: Callable[[float], float],
+    born: float,
+    now: float,
+) -> tuple[Loss | None, Trouble | None]:
+    """What a job has lost, from all faults that there were while it ran, and what they do to it now.
+
+    With each fault stands when it was heard of, and when it was over (or infinity). Gives the same, whoever asks, as
+    looks between would add up.
+    """
+    mine = [
+        (fault, since, until)
+        for fault, since, until in faults
+        if until > born and cores_hit(fault, view, physical_cores=physical_cores)
+    ]
+    if not mine:
+        return None, None
+    moments = {moment for _, since, until in mine for moment in (since, until) if born < moment < now}
+    loss, found = Loss(until=0), None
+    for moment in (*sorted(moments), now):
+        # of those that were there just before
+        there = [fault for fault, since, until in mine if since < moment <= until]
+        found = trouble(there, view, physical_cores=physical_cores, now=moment)
+        loss = advance(loss, found, executions=executions, born=born, now=moment)
+    return loss, found
+
+
 def suffered(report: Report, loss: Loss, found: Trouble | None, *, core_memory: int) -> Report:
     """A profile's report as it is with these losses. `core_memory`: bytes of a core."""
     lost = loss.failed + loss.timed_out

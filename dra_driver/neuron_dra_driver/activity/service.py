@@ -31,9 +31,10 @@ from ..node import SimulatedNode
 from ..prepared.claim_folders import VIEW, ClaimFolders
 from ..prepared.store import ClaimStore
 from ..records.checkpoint import Entry
-from . import claim_socket, losses, profiles
+from . import claim_socket, losses
 from .board import Board
 from .exposition import Shown, core_numbers, render
+from .jobs import Job, job_on
 from .losses import Loss
 from .machine import Machine
 from .pods import Pod, Wish, strange_profile, users, wish_of
@@ -64,6 +65,8 @@ class Place:
     board: Board
     serving: asyncio.Task[None]
     pods: list[Pod] = field(default_factory=list)
+    looked: float = 0.0
+    """How old the job of its pod's profile was when its counts were last told, in seconds."""
 
 
 class ActivityService:
@@ -79,8 +82,9 @@ class ActivityService:
         list_pods: ListPods,
         hardware: Hardware,
         directory: Path,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`directory` outlives the agent."""
+        """`directory` outlives the agent; `clock`: seconds since the epoch."""
         self._store = store
         self._lock = lock
         self._folders = folders
@@ -94,6 +98,7 @@ class ActivityService:
         self._strange: set[str] = set()
         self._machine = Machine()
         self._hardware = hardware
+        self._clock = clock
         self._losses_path = directory / LOSSES
         self._losses: dict[str, Loss] | None = None
 
@@ -241,26 +246,13 @@ class ActivityService:
         node = self._node()
         if wish is None or node is None:
             return None
-        device = place.view["devices"][0]
-        chip = node.instance_type.chip
-        flops = chip.tflops["bf16"] * 1e12 / chip.physical_cores * (place.view["logical_neuroncore_config"] or 1)
-
-        core_memory = device["memory_bytes"] // device["core_count"]
-        executions = functools.partial(profiles.executions, wish.profile, seed=wish.seed)
+        job = job_on(place.view, wish, node.instance_type.chip)
 
         def report(cores: Sequence[int]) -> Report:
-            now = time.time()
-            well = profiles.report(
-                wish.profile,
-                seed=wish.seed,
-                cores=cores,
-                age=now - wish.since,
-                core_memory=core_memory,
-                core_flops=flops,
-            )
+            now = self._clock()
             found = self._trouble(place, now)
-            loss = self._lose(place, found, executions, born=wish.since, now=now)
-            return losses.suffered(well, loss, found, core_memory=core_memory) if loss else well
+            loss = self._lose(place, found, job, now=now)
+            return job.report(cores, now=now, loss=loss, found=found)
 
         return report
 
@@ -270,23 +262,17 @@ class ActivityService:
             return None
         return losses.trouble(node.faults, place.view, physical_cores=node.instance_type.chip.physical_cores, now=now)
 
-    def _lose(
-        self,
-        place: Place,
-        found: losses.Trouble | None,
-        executions: Callable[..., float],
-        *,
-        born: float,
-        now: float,
-    ) -> Loss | None:
+    def _lose(self, place: Place, found: losses.Trouble | None, job: Job, *, now: float) -> Loss | None:
         """What a job has lost until now; None of one that was never in trouble."""
         known = self._known_losses()
         key = f"{place.entry.uid}/{place.request}"
         before = known.get(key)
+        looked, place.looked = place.looked, now - job.wish.since
         if before is None and found is None:
             return None
-        before = before or Loss(until=0)
-        loss = losses.advance(before, found, executions=lambda age: executions(age=age), born=born, now=now)
+        # what was told as done is done, though a fault is heard of later than it begins
+        before = before or Loss(until=looked)
+        loss = losses.advance(before, found, executions=job.executions, born=job.wish.since, now=now)
         known[key] = loss
         if (loss.failed, loss.timed_out, loss.unbegun) != (before.failed, before.timed_out, before.unbegun):
             try:

@@ -27,6 +27,7 @@ from ..api_server.kube import Kube
 from ..claims.claim_cache import ClaimCache
 from ..claims.driver import NodeDriver
 from ..claims.reconcile import reconcile
+from ..clock import SteadyClock
 from ..device_plugin_road.road import DEVICE_PLUGIN, DevicePluginRoad
 from ..efa.service import EfaService
 from ..errors import AgentError, NodeError
@@ -51,7 +52,7 @@ from ..prepared.runtime_tree import RuntimeTrees
 from ..prepared.store import ClaimStore
 from ..records.checkpoint import Checkpoint
 from ..reporting.claim_status import ClaimStatus
-from ..reporting.device_health import device_health
+from ..reporting.device_health import card_health, device_health
 from ..reporting.pod_events import PodEvents
 from ..ultraserver.service import ultraserver_service
 from . import health, http_server
@@ -167,7 +168,8 @@ class Agent:
             folder=settings.device_plugins_dir,
             pod_resources=settings.pod_resources_dir / "kubelet.sock",
         )
-        self._hardware = Hardware(self._driver_dir, node=self._offered)
+        clock = SteadyClock()
+        self._hardware = Hardware(self._driver_dir, node=self._offered, clock=clock)
         self._activity = ActivityService(
             store=self._store,
             lock=self._lock,
@@ -176,6 +178,7 @@ class Agent:
             list_pods=self._pods,
             hardware=self._hardware,
             directory=self._driver_dir,
+            clock=clock,
         )
         self._efa = EfaService(
             node_name=settings.node_name,
@@ -409,7 +412,8 @@ class Agent:
         by_plugin = node is not None and node.resources == DEVICE_PLUGIN
         self._road.offer(node)
         if self._known.is_set():
-            self._efa.offer(node if self._settings.efa and not by_plugin else None)
+            cards = node if self._settings.efa and not by_plugin else None
+            self._efa.offer(cards, card_health(cards) if cards else {})
             self._ultraserver.offer(node is not None and node.seat is not None and not by_plugin)
         if self._slices and self._known.is_set():
             pages = self._pages(node) if node and not by_plugin else ()

@@ -8,6 +8,7 @@ Families differ in their heads alone, so the page is made once, as plain text, a
 import re
 
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+END = b"# EOF\n"
 
 _COUNTER = re.compile(rb"^# (HELP|TYPE) (\S+)_total (.*)$", re.MULTILINE)
 _INFO = re.compile(rb"^# HELP (\S+)_info (.*)\n# TYPE \S+_info gauge$", re.MULTILINE)
@@ -20,6 +21,9 @@ def is_accepted(head: bytes) -> bool:
 
 
 def converted(page: bytes) -> bytes:
-    """A page in Prometheus' text format 0.0.4, whose counters end with `_total`, as OpenMetrics."""
+    """A page in Prometheus' text format 0.0.4, or a part of it, whose counters end with `_total`, as OpenMetrics.
+
+    After the whole page comes END.
+    """
     page = _COUNTER.sub(rb"# \1 \2 \3", page)
-    return _INFO.sub(rb"# HELP \1 \2\n# TYPE \1 info", page) + b"# EOF\n"
+    return _INFO.sub(rb"# HELP \1 \2\n# TYPE \1 info", page)

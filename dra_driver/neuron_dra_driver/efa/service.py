@@ -4,14 +4,14 @@ Most nodes have no EFA cards (smaller instance types, the device-plugin road), a
 this driver. A node that stops offering cards takes its slices back at once.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from neuron_device_model.efa import offered
 
 from ..api_server.kube import Kube
-from ..kubeletplugin import Pool, Slice, SliceController
+from ..kubeletplugin import Health, HealthMonitor, Pool, Slice, SliceController
 from ..names import EFA_DRIVER_NAME, SIMULATED
 from ..node import SimulatedNode
 from ..stateless.service import StatelessService
@@ -35,6 +35,7 @@ class EfaService:
         """`node` is what preparing asks: it raises an AgentError while this node offers nothing."""
         self._node_name = node_name
         self._kube = kube
+        self._health = HealthMonitor()
         self.service = StatelessService(
             lambda cdi, changed: EfaDriver(pool=node_name, read_claim=kube.claim, cdi=cdi, node=node, changed=changed),
             driver_name=EFA_DRIVER_NAME,
@@ -42,15 +43,17 @@ class EfaService:
             registry_dir=registry_dir,
             cdi_dir=cdi_dir,
             instance=instance,
+            health=self._health,
         )
         self._slices: SliceController | None = None
         self._devices: tuple[dict[str, Any], ...] | None = None
         """None: it is not known yet what the node is, and what an earlier process published stays."""
 
-    def offer(self, node: SimulatedNode | None) -> None:
-        """Say what the node is, None where nothing is to be given away by claims."""
+    def offer(self, node: SimulatedNode | None, health: Mapping[tuple[str, str], Health]) -> None:
+        """Say what the node is, None where nothing is to be given away by claims; and how its cards are."""
         self._devices = offered(node.instance_type, faults=node.faults) if node else ()
         self._publish()
+        self._health.set(health)
         self.service.offer(bool(self._devices))
 
     async def publish(self) -> None:

@@ -26,7 +26,7 @@ class Counts:
         """Take in what each active fault has counted so far, by its name; the others are over. Whether that is new."""
         changed = False
         for cause in self._running.keys() - active.keys():
-            _add(self._over, self._running.pop(cause))
+            add(self._over, self._running.pop(cause))
             changed = True
         for cause, counts in active.items():
             before = self._running.setdefault(cause, {})
@@ -42,7 +42,7 @@ class Counts:
         """The counters; what is not in it is 0."""
         found: ByChip = {}
         for counts in (self._over, *self._running.values()):
-            _add(found, counts)
+            add(found, counts)
         return found
 
     def as_record(self) -> dict[str, Any]:
@@ -51,7 +51,8 @@ class Counts:
         return {"over": _as_strings(self._over), "running": running}
 
 
-def _add(into: ByChip, counts: ByChip) -> None:
+def add(into: ByChip, counts: ByChip) -> None:
+    """Add counts to others, in place."""
     for chip, events in counts.items():
         mine = into.setdefault(chip, {})
         for event, count in events.items():

@@ -31,9 +31,13 @@ log = logging.getLogger(__name__)
 class Hardware:
     """See the module."""
 
-    def __init__(self, directory: Path, *, node: Callable[[], SimulatedNode | None]) -> None:
+    def __init__(
+        self, directory: Path, *, node: Callable[[], SimulatedNode | None], clock: Callable[[], float] = time.time
+    ) -> None:
+        """`clock`: seconds since the epoch."""
         self._path = directory / FILE
         self._node = node
+        self._clock = clock
         self._counts: Counts | None = None
         self._looked = -FRESH
 
@@ -49,7 +53,7 @@ class Hardware:
         if node is None:
             return
         self._looked = time.monotonic()
-        now = time.time()
+        now = self._clock()
         counts = self._known()
         if counts.account({cause(fault): ecc(fault, node.instance_type, now=now) for fault in node.faults}):
             try:

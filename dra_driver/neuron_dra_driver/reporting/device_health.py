@@ -7,6 +7,7 @@ What a prepared claim holds is looked at core by core, because the names of its 
 
 from collections.abc import Sequence
 
+from neuron_device_model.efa import efa_devices, faults_of_card
 from neuron_device_model.faults import Fault, faults_of
 from neuron_device_model.partitions import Part
 
@@ -24,6 +25,13 @@ _ADVICE = {
 def device_health(node: SimulatedNode) -> dict[tuple[str, str], Health]:
     """Every device that the node offers, by pool and name: what `HealthMonitor.set` takes."""
     return {(node.name, name): _health(_breaking(part, node)) for name, part in node.parts.items()}
+
+
+def card_health(node: SimulatedNode) -> dict[tuple[str, str], Health]:
+    """Every EFA card of the node, in the same way."""
+    return {
+        (node.name, card.name): _health(faults_of_card(card, node.faults)) for card in efa_devices(node.instance_type)
+    }
 
 
 def faults_of_held(held: HeldDevice, node: SimulatedNode) -> tuple[Fault, ...]:

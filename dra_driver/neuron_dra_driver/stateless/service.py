@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from ..kubeletplugin import KubeletPlugin
+from ..kubeletplugin import HealthMonitor, KubeletPlugin
 from ..kubeletplugin.sockets import remove_dead
 from ..prepared.cdi import CdiFolder
 from .driver import StatelessDriver
@@ -29,8 +29,11 @@ class StatelessService:
         registry_dir: Path,
         cdi_dir: Path,
         instance: str | None,
+        health: HealthMonitor | None = None,
     ) -> None:
-        """`make` makes the driver, given its folder and what to call when files may have gone."""
+        """`make` makes the driver, given its folder and what to call when files may have gone; `health` is what it says
+        about its devices.
+        """
         self._driver_name = driver_name
         self._plugins_dir = plugins_dir
         self._registry_dir = registry_dir
@@ -43,6 +46,7 @@ class StatelessService:
             plugins_dir=plugins_dir,
             registry_dir=registry_dir,
             instance=instance,
+            health=health,
         )
         self._offers: bool | None = None
         """None: it is not known yet what the node is."""

@@ -29,6 +29,13 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--efa", action="store_true", help="offer EFA cards beside the chips: a second slice a node")
     parser.add_argument("--metrics-port", type=int, default=8000, help="/metrics and /healthz; default: %(default)s")
     parser.add_argument(
+        "--metrics-pages",
+        type=int,
+        default=1,
+        metavar="N",
+        help="pages /metrics/1 to /metrics/N, each with a part of the nodes; default: %(default)s",
+    )
+    parser.add_argument(
         "--kubeconfig",
         type=Path,
         default=os.environ.get("KUBECONFIG") or None,
@@ -44,7 +51,14 @@ async def serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with Kube(options.kubeconfig, kept=WRITERS) as kube:
-        await run(kube, driver=options.driver_name, efa=options.efa, metrics_port=options.metrics_port, stop=stop)
+        await run(
+            kube,
+            driver=options.driver_name,
+            efa=options.efa,
+            metrics_port=options.metrics_port,
+            metrics_pages=options.metrics_pages,
+            stop=stop,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

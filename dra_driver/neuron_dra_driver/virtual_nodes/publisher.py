@@ -20,7 +20,9 @@ from typing import Any
 from ..agent.status import Readiness, neuron_node_status
 from ..kubeletplugin import ApiError
 from ..kubeletplugin.backoff import Backoff
+from .device_page import DevicePage
 from .ledger import Record, Write, plan, read
+from .listing import refuse
 from .metrics import FleetMetrics
 from .slices_api import SlicesApi
 from .wanted import Wanted, wanted
@@ -56,15 +58,23 @@ class Publisher:
     """See the module."""
 
     def __init__(
-        self, api: SlicesApi, *, driver: str, efa: bool, counters: Callable[[], Awaitable[bool]], metrics: FleetMetrics
+        self,
+        api: SlicesApi,
+        *,
+        driver: str,
+        efa: bool,
+        counters: Callable[[], Awaitable[bool]],
+        metrics: FleetMetrics,
+        devices: DevicePage,
     ) -> None:
-        """`counters`: whether the API server keeps them."""
+        """`counters`: whether the API server keeps them; `devices` is told which nodes there are."""
         self._api = api
         self._driver = driver
         self._efa = efa
         self._ask_counters = counters
         self._counters: bool | None = None
         self._metrics = metrics
+        self._devices = devices
         self._nodes: dict[str, _Node] = {}
         self._queues: tuple[deque[str], deque[str], deque[str]] = (deque(), deque(), deque())
         """Nodes whose slices are due and were there before, those that are new, and those whose status is due."""
@@ -107,7 +117,7 @@ class Publisher:
         self._now_known("neuron nodes")
         async with self._api.watch_neuron_nodes(version) as events:
             async for kind, item in events:
-                _refuse(kind, item)
+                refuse(kind, item)
                 if kind == "DELETED":
                     self._unwish(item["metadata"]["name"])
                 elif kind != "BOOKMARK":
@@ -129,7 +139,7 @@ class Publisher:
         self._now_known("slices")
         async with self._api.watch_slices(version) as events:
             async for kind, item in events:
-                _refuse(kind, item)
+                refuse(kind, item)
                 if kind == "DELETED":
                     self._lost(read(item))
                 elif kind != "BOOKMARK":
@@ -156,6 +166,10 @@ class Publisher:
             "status": item.get("status") or {},
         }
         found = wanted(item, driver=self._driver, efa=self._efa, counters=bool(self._counters))
+        if found.content.model:
+            self._devices.node_is(item, found.content.model)
+        else:
+            self._devices.node_is_gone(metadata["name"])
         if found != node.wanted:
             node.wanted = found
             self._enqueue(metadata["name"])
@@ -163,6 +177,7 @@ class Publisher:
             self._enqueue_status(metadata["name"])
 
     def _unwish(self, name: str) -> None:
+        self._devices.node_is_gone(name)
         node = self._nodes.get(name)
         if node is not None:
             node.neuron_node = node.wanted = None
@@ -279,6 +294,8 @@ class Publisher:
             quarantined=(),
             now=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
+        if record := self._devices.record(name):
+            status["hardwareRecord"] = record
         current: Mapping[str, Any] = node.neuron_node["status"]
         if status == {key: current.get(key) for key in status}:
             return
@@ -290,8 +307,3 @@ class Publisher:
             return
         node.neuron_node = {**node.neuron_node, "status": status}
         self._metrics.statuses.inc()
-
-
-def _refuse(kind: str, item: Object) -> None:
-    if kind == "ERROR":
-        raise ApiError(int(item.get("code") or 500), str(item.get("message") or item))

@@ -1,18 +1,18 @@
 """The calls to the API server that publishing for many nodes needs: whole slices up, only their metadata down."""
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from ..api_server.kube import METADATA, METADATA_LIST, NEURON_NODES, SLICES, Kube
 from ..kubeletplugin import ApiError
 from ..names import VIRTUAL
 from .ledger import Record, Write, read
+from .listing import listed, watched
 
 Object = dict[str, Any]
 
 _OURS = {"labelSelector": f"{VIRTUAL}=true"}
-_PAGE = "500"
 
 
 class SlicesApi:
@@ -23,22 +23,21 @@ class SlicesApi:
 
     async def slices(self) -> tuple[list[Record], str]:
         """All of them, and the list's version."""
-        items, version = await self._list(SLICES, accept=METADATA_LIST)
-        return [read(item) for item in items], version
+        return await listed(self._kube, SLICES, params=_OURS, accept=METADATA_LIST, read=read)
 
     async def neuron_nodes(self) -> tuple[list[Object], str]:
         """All of them, and the list's version."""
-        return await self._list(NEURON_NODES)
+        return await listed(self._kube, NEURON_NODES, params=_OURS, read=lambda item: item)
 
     def watch_slices(self, version: str) -> contextlib.AbstractAsyncContextManager[AsyncGenerator[tuple[str, Object]]]:
         """What changes after a version."""
-        return self._watch(SLICES, version, accept=METADATA)
+        return watched(self._kube, SLICES, version, params=_OURS, accept=METADATA)
 
     def watch_neuron_nodes(
         self, version: str
     ) -> contextlib.AbstractAsyncContextManager[AsyncGenerator[tuple[str, Object]]]:
         """What changes after a version."""
-        return self._watch(NEURON_NODES, version, accept="application/json")
+        return watched(self._kube, NEURON_NODES, version, params=_OURS)
 
     async def slice(self, name: str) -> Record | None:
         """A slice of any driver, None if there is none."""
@@ -82,21 +81,3 @@ class SlicesApi:
             content_type="application/merge-patch+json",
             accept=METADATA,
         )
-
-    async def _list(self, path: str, *, accept: str = "application/json") -> tuple[list[Object], str]:
-        items: list[Object] = []
-        params = {**_OURS, "limit": _PAGE}
-        while True:
-            page = await self._kube.request("GET", path, params=params, accept=accept)
-            items += page.get("items") or []
-            if not (following := page["metadata"].get("continue")):
-                return items, page["metadata"]["resourceVersion"]
-            params["continue"] = following
-
-    @contextlib.asynccontextmanager
-    async def _watch(
-        self, path: str, version: str, *, accept: str
-    ) -> AsyncIterator[AsyncGenerator[tuple[str, Object]]]:
-        events = self._kube.watch(path, params={**_OURS, "resourceVersion": version}, accept=accept)
-        async with contextlib.aclosing(events):
-            yield events

@@ -6,7 +6,7 @@ same network node. And these differ by a few words only, which are put into JSON
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -16,7 +16,7 @@ from neuron_device_model.efa import offered
 
 from ..errors import NodeError
 from ..names import EFA_DRIVER_NAME
-from ..node import from_neuron_node
+from ..node import SimulatedNode, from_neuron_node
 
 # What makes no difference to devices: who the node is, and where it sits in its UltraServer.
 _OF_ONE_NODE = frozenset({"pool", "instanceID", "ultraServer"})
@@ -51,6 +51,8 @@ class Content:
     chips: int
     problem: NodeError | None = None
     """Why nothing is."""
+    model: SimulatedNode | None = field(default=None, compare=False)
+    """What nodes are that are alike, without what is one node's own: the same object for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def _content(spec: bytes, driver: str, efa: bool, counters: bool) -> Content:
         _pool(pool.driver, [Page(_filled(page.devices, words), page.shared_counters) for page in pool.pages])
         for pool in alike.pools
     ]
-    return Content(tuple(pools), alike.chips, alike.problem)
+    return Content(tuple(pools), alike.chips, alike.problem, alike.model)
 
 
 def _filled(content: bytes | None, words: Mapping[bytes, bytes]) -> bytes | None:
@@ -121,7 +123,7 @@ def _alike(spec: bytes, driver: str, efa: bool, counters: bool) -> Content:
     pools = [_pool(driver, pages)]
     if efa and (cards := offered(node.instance_type, faults=node.faults)):
         pools.append(_pool(EFA_DRIVER_NAME, [Page(devices=orjson.dumps(cards))]))
-    return Content(tuple(pools), node.instance_type.chips)
+    return Content(tuple(pools), node.instance_type.chips, model=node)
 
 
 def _pool(driver: str, pages: list[Page]) -> Pool:

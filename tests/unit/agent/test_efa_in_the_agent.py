@@ -7,8 +7,12 @@ from contextlib import asynccontextmanager
 
 import grpc.aio
 import pytest
+from neuron_device_model.catalog import instance_type
+from neuron_device_model.efa import efa_devices
 from neuron_dra_driver.agent.agent import Agent
+from neuron_dra_driver.kubeletplugin.health import SERVICES
 from neuron_dra_driver.kubeletplugin.proto import dra_v1_pb2 as dra
+from neuron_dra_driver.kubeletplugin.proto import health_v1_pb2 as health
 from neuron_dra_driver.kubeletplugin.proto import pluginregistration_v1_pb2 as registration
 from neuron_dra_driver.names import EFA_DRIVER_NAME
 
@@ -126,6 +130,26 @@ async def test_a_claim_of_both_from_prepare_to_unprepare(api, agent, kubelet, al
         api.delete("resourceclaims", "aligned", "team")
         assert (await kubelet.unprepare(aligned)).error == ""
         assert kubelet.files() == []
+
+
+async def test_a_card_that_is_down_is_told_to_the_kubelet(api, agent, kubelet, eventually):
+    since = {"effect": "NoSchedule", "since": "2026-01-01T00:00:00Z"}
+    down = {"name": "cut", "type": "EFADown", "efa": 2, "message": "pulled out", **since}
+    broken = {"name": "hot", "type": "HBMUncorrectable", "chip": 0, **since}
+    api.put("neuronnodes", neuron_node(faults=[down, broken]))
+    async with running(agent()):
+        await eventually(kubelet.sockets)
+        async with grpc.aio.insecure_channel(f"unix://{kubelet.folder / 'dra.sock'}") as channel:
+            watch = channel.unary_stream(
+                f"/{SERVICES[0]}/NodeWatchResources",
+                response_deserializer=health.NodeWatchResourcesResponse.FromString,
+            )(b"")
+            told = await watch.read()
+            watch.cancel()
+    unhealthy = [one for one in told.devices if one.health == health.UNHEALTHY]
+    assert len(told.devices) == 16
+    assert [one.device.device_name for one in unhealthy] == [efa_devices(instance_type("trn2.48xlarge"))[2].name]
+    assert "EFADown (NeuronFault cut): pulled out" in unhealthy[0].message
 
 
 @pytest.mark.parametrize(

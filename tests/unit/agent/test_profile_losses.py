@@ -1,7 +1,10 @@
 """What faults cost the jobs of profiles: whole numbers that add up, and never go back."""
 
+import math
 from dataclasses import replace
+from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from neuron_device_model.faults import Fault
@@ -63,6 +66,53 @@ def test_counts_never_go_back_and_nothing_is_counted_twice(steps: list[tuple[flo
         assert counts["completed"] + loss.failed + loss.timed_out + int(loss.unbegun) == int(executions(age))
         assert counts["hardware"] == counts["completed_with_err"] + counts["timed_out"]
         before = counts
+
+
+spans = st.lists(
+    st.tuples(
+        st.sampled_from(["HBMUncorrectable", "Hang", "ThermalThrottle", "MemoryLeak", "HBMCorrectable"]),
+        st.integers(-100, 300),
+        st.integers(1, 200) | st.just(math.inf),
+        st.sampled_from([3, 3, 4]),
+    ),
+    max_size=4,
+)
+
+
+@given(spans, st.lists(st.integers(1, 60), min_size=1, max_size=15))
+def test_what_is_worked_out_from_all_faults_is_what_looks_between_would_have_added_up(
+    given_spans: list[tuple[str, int, float, int]], pauses: list[int]
+) -> None:
+    faults = [
+        (
+            replace(FAULT, name=str(n), type=kind, chip=chip, since=at(BEGIN + first)),
+            BEGIN + first,
+            BEGIN + first + lasts,
+        )
+        for n, (kind, first, lasts, chip) in enumerate(given_spans)
+    ]
+    now = BEGIN
+    before: dict[str, int] = {}
+    loss, age = Loss(until=0), 0.0
+    for pause in pauses:
+        for _ in range(pause):  # a look each second, in which all faults begin and end
+            age += 1
+            there = [fault for fault, since, until in faults if since < BEGIN + age <= until]
+            loss = advance(loss, found(*there, after=age), age)
+        now = BEGIN + age
+        whole, trouble = losses.replayed(faults, VIEW, physical_cores=8, executions=executions, born=BEGIN, now=now)
+        if whole is None:
+            assert (loss.failed, loss.timed_out, loss.unbegun) == (0, 0, 0)
+            continue
+        assert (whole.failed, whole.timed_out) == (loss.failed, loss.timed_out)
+        assert whole.unbegun == pytest.approx(loss.unbegun)
+        counts = report(age, whole, trouble)["executions"]
+        assert all(counts[name] >= count for name, count in before.items())
+        before = counts
+
+
+def at(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def test_what_faults_do_to_a_job() -> None:

@@ -8,11 +8,15 @@ from typing import Any
 
 import orjson
 import pytest
+from neuron_device_model.catalog import instance_type
+from neuron_dra_driver.hardware.history import History
 from neuron_dra_driver.kubeletplugin import ApiError
+from neuron_dra_driver.virtual_nodes.device_page import DevicePage
 from neuron_dra_driver.virtual_nodes.ledger import Record, Write, plan, read
 from neuron_dra_driver.virtual_nodes.metrics import FleetMetrics
 from neuron_dra_driver.virtual_nodes.publisher import Publisher
 from neuron_dra_driver.virtual_nodes.wanted import wanted
+from neuron_dra_driver.virtual_nodes.workloads import Workloads
 from virtual_time import run
 
 Object = dict[str, Any]
@@ -190,7 +194,8 @@ async def publishing(server: Server) -> AsyncIterator[FleetMetrics]:
         return True
 
     api: Any = server
-    publisher = Publisher(api, driver=DRIVER, efa=False, counters=counters, metrics=metrics)
+    devices = DevicePage(Workloads(driver=DRIVER), clock=lambda: 1_767_300_000.0)
+    publisher = Publisher(api, driver=DRIVER, efa=False, counters=counters, metrics=metrics, devices=devices)
 
     async def again(follow: Callable[[], Any]) -> None:
         while True:
@@ -258,6 +263,34 @@ def test_a_chip_that_changes_is_one_write_of_one_slice() -> None:
         assert slice_writes(server) == [f"write big-2-{DRIVER}"]
         assert [d["name"] for d in server.devices(f"big-2-{DRIVER}") if "taints" in d] == ["neuron-device-3"]
         assert server.slice_objects[f"big-2-{DRIVER}"]["spec"]["pool"]["generation"] == 2
+
+    run(test())
+
+
+def test_what_faults_leave_behind_is_kept_in_the_status_when_one_begins_or_ends() -> None:
+    async def test() -> None:
+        server = fleet(2)
+
+        async def put(*faults: Object) -> str:
+            server.writes.clear()
+            server.put_node({**neuron_node("big-1", faults=faults), "status": server.nodes["big-1"]["status"]})
+            await asyncio.sleep(1)
+            assert server.writes.count("status big-1") == 1
+            return str(server.nodes["big-1"]["status"]["hardwareRecord"])
+
+        async with publishing(server):
+            await asyncio.sleep(5)
+            broken = History(await put(FAULT))
+            healed = History(await put())
+        for history in (broken, healed):
+            counters = history.counters(instance_type("trn2.48xlarge"), now=2e9)
+            assert counters == {3: {"mem_ecc_uncorrected": 1}}
+        assert broken.faults()
+        server.writes.clear()
+        async with publishing(server):
+            await asyncio.sleep(5)
+        assert server.writes == []
+        assert "hardwareRecord" not in server.nodes["big-0"]["status"]
 
     run(test())
 

@@ -7,6 +7,7 @@ from grafana_queries import DASHBOARDS, RULES
 from yaml import safe_load
 
 POD_MONITOR = "monitoring.coreos.com/v1/PodMonitor"
+SERVICE_MONITOR = "monitoring.coreos.com/v1/ServiceMonitor"
 RULE = "monitoring.coreos.com/v1/PrometheusRule"
 
 
@@ -44,6 +45,49 @@ def test_the_pod_monitor_has_the_labels_that_alerts_and_dashboards_ask_for(rende
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert (endpoint["port"], endpoint["interval"], endpoint["honorLabels"]) == ("metrics", "5s", True)
     assert endpoint["relabelings"][0]["targetLabel"] == "node"
+
+
+def test_virtual_nodes_are_scraped_on_as_many_pages_as_they_are_told(render):
+    def monitored(pages):
+        values = {"virtualNodes": {"enabled": True, "metricsPages": pages}}
+        manifests = render(values, apis=[POD_MONITOR])
+        assert f"--metrics-pages={pages}" in manifests.container("neuron-sim-virtual-agent")["args"]
+        return manifests.get("PodMonitor", "neuron-sim-virtual")["spec"]
+
+    (one,) = monitored(1)["podMetricsEndpoints"]
+    assert (one["path"], one["honorLabels"]) == ("/metrics", True)
+    several = monitored(3)["podMetricsEndpoints"]
+    assert [one["path"] for one in several] == ["/metrics/1", "/metrics/2", "/metrics/3"]
+    told_apart = [relabeling for one in several for relabeling in one["relabelings"] if "replacement" in relabeling]
+    assert [relabeling["replacement"] for relabeling in told_apart] == ["1", "2", "3"]
+
+
+def test_agents_are_scraped_by_their_service_or_by_the_pod_monitor_but_not_by_both(default, render):
+    apis = [POD_MONITOR, SERVICE_MONITOR]
+
+    def components(manifests):
+        (expression,) = manifests.get("PodMonitor", "neuron-sim")["spec"]["selector"]["matchExpressions"]
+        return expression["values"]
+
+    assert not [found for found in default.all("Service") if found["metadata"]["name"] == "neuron-monitor-service"]
+    assert not render(apis=apis).all("ServiceMonitor")
+    with pytest.raises(render.Refused, match="install the Prometheus operator first"):
+        render({"metrics": {"serviceMonitor": {"enabled": True}}})
+
+    alone = render({"metrics": {"service": {"enabled": True}}}, apis=apis)
+    service = alone.get("Service", "neuron-monitor-service")
+    assert service["metadata"]["labels"]["k8s-app"] == "neuron-monitor-service"
+    assert service["spec"]["internalTrafficPolicy"] == "Local"
+    assert components(alone) == ["agent", "operator"]
+
+    monitored = render({"metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "p"}}}}, apis=apis)
+    selector = monitored.get("ServiceMonitor", "neuron-sim")["spec"]["selector"]["matchLabels"]
+    service = monitored.get("Service", "neuron-monitor-service")
+    assert service["metadata"]["labels"].items() >= selector.items()
+    assert (
+        dict(monitored.pods())["neuron-sim-agent"]["metadata"]["labels"].items() >= service["spec"]["selector"].items()
+    )
+    assert components(monitored) == ["operator"]
 
 
 def test_rules_are_those_of_the_file_with_links_to_docs_of_your_choice(render):

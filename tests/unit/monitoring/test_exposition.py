@@ -7,14 +7,18 @@ only OpenMetrics makes of `neuron_hardware_info`.
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 
 import pytest
 from neuron_dra_driver.agent import http_server
+from neuron_dra_driver.virtual_nodes.device_page import DevicePage
+from neuron_dra_driver.virtual_nodes.metrics import FleetMetrics
+from neuron_dra_driver.virtual_nodes.workloads import Workloads
 from node_page import busy_node, page_of
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
+from virtual_fleet import DRIVER, neuron_node, occupy, tell
 
 OPENMETRICS = "application/openmetrics-text"
 PROMETHEUS = f"{OPENMETRICS};version=1.0.0,{OPENMETRICS};version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
@@ -64,6 +68,59 @@ async def test_both_formats_say_the_same_to_their_parsers(page: bytes) -> None:
     found = samples(openmetrics_families(openmetrics))
     assert found == samples(text_families(text))
     assert len(found) > 16 * 4 * 6
+
+
+async def test_a_page_of_many_nodes_comes_in_pieces_and_says_the_same_in_both_formats() -> None:
+    workloads = Workloads(driver=DRIVER)
+    devices = DevicePage(workloads, clock=lambda: 1_767_300_000.0)
+    for number in range(30):
+        tell(devices, neuron_node(f"rainier-{number}"))
+    occupy(workloads, "rainier-7")
+
+    async def page() -> AsyncGenerator[bytes, None]:
+        yield FleetMetrics().render()
+        async for block in devices.blocks():
+            yield block
+
+    plain, text = await streamed(page)
+    modern, openmetrics = await streamed(page, PROMETHEUS)
+    assert (plain.partition(";")[0], modern.partition(";")[0]) == ("text/plain", OPENMETRICS)
+    found = samples(openmetrics_families(openmetrics))
+    assert found == samples(text_families(text))
+    assert {dict(labels).get("node") for (name, labels) in found if name == "instance_info"} == {
+        f"rainier-{number}" for number in range(30)
+    }
+
+
+async def streamed(page: http_server.Stream, accept: str = "text/plain") -> tuple[str, str]:
+    """Content type and body of a page that comes in chunks."""
+    server = await http_server.serve({}, streams={"/metrics": page}, port=0, host="127.0.0.1")
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), limit=1 << 20)
+    try:
+        writer.write(f"GET /metrics?x=y HTTP/1.1\r\nHost: h\r\nAccept: {accept}\r\n\r\n".encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        assert "Transfer-Encoding: chunked" in head
+        body = b""
+        while length := int(await reader.readuntil(b"\r\n"), 16):
+            body += (await reader.readexactly(length + 2))[:-2]
+        assert await reader.read() == b"\r\n"
+    finally:
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+    kind = re.search(r"^Content-Type: (.*)\r$", head, re.MULTILINE)
+    assert kind
+    return kind[1], body.decode()
+
+
+async def test_a_page_that_breaks_off_is_no_whole_one() -> None:
+    async def page() -> AsyncGenerator[bytes, None]:
+        yield b"a 1\n"
+        raise OSError
+
+    with pytest.raises(asyncio.IncompleteReadError):
+        await streamed(page)
 
 
 async def test_who_does_not_ask_for_openmetrics_gets_text(page: bytes) -> None:

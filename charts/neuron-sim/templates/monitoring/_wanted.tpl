@@ -10,3 +10,10 @@ Whether an object for the Prometheus operator is made: auto (the default) where 
 {{- end }}
 {{- if kindIs "bool" $wish }}{{ if $wish }}true{{ end }}{{ else if $there }}true{{ end }}
 {{- end }}
+
+{{/* Whether agents are scraped by a ServiceMonitor: only where that is asked for, because the PodMonitor does it. */}}
+{{- define "neuron-sim.serviceMonitor" -}}
+{{- if ((.Values.metrics).serviceMonitor).enabled }}
+{{- include "neuron-sim.monitoringWanted" (dict "root" $ "value" "serviceMonitor" "kind" "ServiceMonitor") }}
+{{- end }}
+{{- end }}

@@ -10,6 +10,8 @@ import pytest
 from neuron_device_model.catalog import instance_type
 from neuron_device_model.collectives.fabric import single_node
 from neuron_device_model.collectives.model import estimate
+from neuron_device_model.faults import Fault
+from neuron_dra_driver.hardware.effects import told
 from neuron_runtime import nccom_test, nrt, views
 
 
@@ -102,6 +104,36 @@ def test_what_cannot_be_run_is_told_in_the_log_and_for_people(
     assert reason in trn2.log(row)
     assert reason in err
     assert (status, last) == (1, "1 errors found - test failed")
+
+
+def test_hardware_that_breaks_fails_the_sizes_that_run_meanwhile(
+    trn2: Pod, saved_view: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = Fault("hot", "LinkDown", 0, None, "None", "", "2026-01-02T00:00:00Z", peer=1)
+    path = trn2.container.run_root / "claim" / "neuron" / nrt.FAULTS
+    document = json.dumps(told(saved_view("trn2n.48xlarge"), [fault], physical_cores=8))
+    check, looks = nrt.Cores.check, iter([None, document, "{}"])
+
+    def later(cores: nrt.Cores) -> None:
+        if text := next(looks):
+            path.write_text(text)
+        check(cores)
+
+    monkeypatch.setattr(nrt.Cores, "check", later)
+    status, (_, first, broken, third, _, last), err = trn2.run("-r", "64", "-b", "1M", "-e", "4M", "-f", "2", "allr")
+    assert (first.split()[0], third.split()[0]) == ("1048576", "4194304")
+    assert "Failure running neuron-bench - log file " in broken
+    assert "missing collectives status on Neuron Device 0 NC 0" in trn2.log(broken)
+    assert "missing collectives status" in err
+    assert (status, last) == (1, "1 errors found - test failed")
+
+
+def test_a_broken_link_is_nothing_to_who_has_one_end_of_it(trn2: Pod, saved_view: Any) -> None:
+    fault = Fault("hot", "LinkDown", 0, None, "None", "", "2026-01-02T00:00:00Z", peer=1)
+    path = trn2.container.run_root / "claim" / "neuron" / nrt.FAULTS
+    path.write_text(json.dumps(told(saved_view("trn2n.48xlarge"), [fault], physical_cores=8)))
+    assert trn2.run("-r", "4", "allr")[0] == 0
+    assert trn2.run("-r", "8", "allr")[0] == 1
 
 
 @pytest.mark.parametrize(("a", "b"), [(0, 1), (5, 9), (3, 15), (12, 0)])

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# fault_delays.sh ARGUMENT...: fault_delays.py with these arguments, on a cluster of its own with the chart. The cluster is
+# gone afterwards, unless NEURON_SIM_KEEP_CLUSTER=1 keeps it for the next run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+name=neuron-sim-faults
+make image
+trap '[ -n "${NEURON_SIM_KEEP_CLUSTER:-}" ] || hack/cluster down --name $name' EXIT
+hack/cluster up --name $name
+# shellcheck disable=SC2046  # a name each
+hack/cluster load --name $name $(hack/image --names)
+eval "$(hack/cluster env --name $name)"
+helm upgrade --install neuron-sim charts/neuron-sim --namespace neuron-sim-system --create-namespace --wait --timeout 5m
+.venv/bin/python tests/bench/fault_delays.py "$@"
