@@ -2,9 +2,9 @@
 
 Another way to the same labels (chart value ``gangs.podGroups``), for clusters whose feature gates can be chosen: a
 policy writes the name of the gang's PodGroup on each pod, and the scheduler finds one domain for all of them, or none.
-There is no reservation, no taint, no gate and no NeuronGang, and the operator writes no pods. It makes the PodGroup when
-it sees the first pod, for which the scheduler waits, and deletes it after the last one. A PodGroup of that name that
-somebody else made is used as it is.
+There is no reservation, no taint, no gate and no NeuronGang, and the operator writes no pods. It makes the PodGroup,
+for which the scheduler waits, when it sees the first pod, and deletes it after the last one. A PodGroup of that name
+that somebody else made is used as it is.
 
 Kubernetes 1.36 serves `scheduling.k8s.io/v1alpha2`, behind the gates GenericWorkload, GangScheduling and
 TopologyAwareWorkloadScheduling, all alpha.

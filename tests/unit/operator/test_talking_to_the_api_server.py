@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 from aiohttp import ClientSession, web
@@ -97,10 +98,8 @@ async def test_a_request_takes_no_detour_over_a_thread(server, api, monkeypatch)
 async def test_the_proxy_of_the_environment_is_used(server, proxied, exempt, way):
     server.answers = [(200, {"kind": "Node"})]
     async with proxied(no_proxy=exempt) as api:
-        try:
+        with suppress(ApiError):  # without the proxy there is no such server
             await api.get(kube.NODES, "n")
-        except ApiError as error:
-            assert error.status == 0, "there is no such server"
     assert [path for _, path, *_ in server.requests] == ([way] if way else [])
 
 
