@@ -301,6 +301,9 @@ class Checkpoint:
         if torn:
             log.warning("the last record of %s was cut off by a kill; dropped", self.path)
             os.ftruncate(self._descriptor, self._size)
+        if content:
+            # Whoever wrote it may have been killed before it was on disk, and what is answered from now on is by it.
+            os.fdatasync(self._descriptor)
         return uids
 
     def _take(self, line: bytes) -> str:

@@ -1137,3 +1137,20 @@ def silence() -> Iterator[None]:
 def test_whatever_happens() -> None:
     # Always the same lives here; `make soak` looks for new ones.
     run_state_machine_as_test(Node, settings=bounded(examples=60, derandomize=True))
+
+
+@pytest.mark.usefixtures("silence")
+def test_a_record_that_was_not_on_disk_yet_when_its_writer_was_killed() -> None:
+    """Found by the soak: an unprepare was answered by such a record, and a power cut took the record back."""
+    life = Node()
+    life.a_pod_ends(anew=0, how="deallocate", name="c")
+    life.a_pod_starts(choice=0, name="a", told=False)
+    life.disk_will_fail(change=4, kind="crash after")
+    life.end(how="deallocate", name="a")
+    life.restart(watching=True, what="reboot")
+    life.unprepare(name="c", newest=False, older=0)
+    life.reconcile(newest=False)
+    life.reconcile(newest=False)
+    life.restart(watching=True, what="power cut")
+    life.everything_is_in_order()
+    life.teardown()
