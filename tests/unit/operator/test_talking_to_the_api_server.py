@@ -173,4 +173,4 @@ async def test_health_and_metrics_are_answered_each_on_its_port(unused_tcp_port_
         async with session.get(f"http://127.0.0.1:{health}/healthz") as answer:
             assert answer.status == 200
         async with session.get(f"http://127.0.0.1:{metrics}/metrics") as answer:
-            assert "neuron_sim_operator_leader 0.0" in await answer.text()
+            assert "\nneuron_sim_operator_leader " in await answer.text()
