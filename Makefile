@@ -53,7 +53,7 @@ image: ## build the images neuron-sim and neuron-tools
 	@hack/image
 
 .PHONY: load
-load: image ## put them into the cluster's nodes
+load: image ## build them, and have the cluster's nodes run them
 	@hack/cluster load $$(hack/image --names)
 
 .PHONY: virtual-nodes

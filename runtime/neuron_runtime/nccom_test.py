@@ -87,7 +87,14 @@ def run(words: Sequence[str], *, environment: Mapping[str, str], run_root: str =
             place = claims.place(given, cores.ids, environment)
             if where is None:
                 return runner.run(costs.Board((place,)), environment, cores)
-            hello = meeting.hello(flags, wanted, given[0][1], place, host=os.uname().nodename)
+            hello = meeting.hello(
+                (wanted, flags.nworkers, flags.nnodes, flags.check),
+                given[0][1],
+                place,
+                host=os.uname().nodename,
+                processes=flags.nnodes,
+                seed=None if flags.seed is None else abs(flags.seed),
+            )
             return _in_group(runner, where, hello, environment, cores)
     except nrt.NrtError as error:
         return runner.fail(error.log_line())

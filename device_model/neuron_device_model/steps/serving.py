@@ -96,8 +96,7 @@ def memory(layout: Layout, model: Transformer, *, tokens: int) -> int:
 
 
 def _check(layout: Layout, model: Transformer) -> None:
-    if model.layers % layout.pipeline:
-        raise WrongStep(f"{model.layers} layers cannot be divided equally among {layout.pipeline} pipeline stages")
+    model.require_stages(layout.pipeline)
     if model.batch % layout.data:
         raise WrongStep(f"a batch of {model.batch} cannot be divided equally among {layout.data} replicas")
 

@@ -115,9 +115,8 @@ def memory(layout: Layout, model: Transformer, *, micro_batches: int | None = No
 
 
 def _micro_batches(layout: Layout, model: Transformer, wanted: int | None) -> int:
-    if model.layers % layout.pipeline:
-        raise WrongStep(f"{model.layers} layers cannot be divided equally among {layout.pipeline} pipeline stages")
-    many = wanted or (layout.pipeline if layout.pipeline > 1 else 1)
+    model.require_stages(layout.pipeline)
+    many = wanted or layout.pipeline
     if model.batch % (layout.data * many):
         raise WrongStep(
             f"a batch of {model.batch} cannot be divided equally among {layout.data} data parallel replicas "

@@ -45,6 +45,11 @@ class Transformer:
         """Of all layers."""
         return 12 * self.layers * self.hidden**2
 
+    def require_stages(self, stages: int) -> None:
+        """Raises WrongStep if its layers cannot be divided equally among so many pipeline stages."""
+        if self.layers % stages:
+            raise WrongStep(f"{self.layers} layers cannot be divided equally among {stages} pipeline stages")
+
     def forward_flops(self, tokens: int, context: float) -> float:
         """Operations of a forward pass over so many tokens, each of which looks at `context` tokens."""
         return tokens * (2.0 * self.parameters + 4.0 * self.layers * self.hidden * context)

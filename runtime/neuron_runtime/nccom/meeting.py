@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from neuron_device_model.view import View
 
     from neuron_runtime.nccom.claims import Place
-    from neuron_runtime.nccom.streams import Stream
 
 ROOT_COMM_ID = "NEURON_RT_ROOT_COMM_ID"
 EXEC_TIMEOUT = "NEURON_RT_EXEC_TIMEOUT"
@@ -54,15 +53,14 @@ def hosts(flags: Namespace, environment: Mapping[str, str]) -> Sequence[str]:
     return files.hosts(usual) if os.path.isfile(usual) else ()  # noqa: PTH113
 
 
-def hello(flags: Namespace, streams: Sequence[Stream], view: View, place: Place, *, host: str) -> Hello:
-    """What this process says of itself."""
-    job = repr((streams, flags.nworkers, flags.nnodes, flags.check))
+def hello(job: object, view: View, place: Place, *, host: str, processes: int, seed: int | None = None) -> Hello:
+    """What this process says of itself. `job`: what has to be the same in all; its fingerprint is sent."""
     return Hello(
         host,
         f"{PROTOCOL} (runtime {view['runtime_version']})",
-        f"{int.from_bytes(job.encode(), 'little') % _FINGERPRINTS:032x}",
-        None if flags.seed is None else abs(flags.seed),
-        flags.nnodes,
+        f"{int.from_bytes(repr(job).encode(), 'little') % _FINGERPRINTS:032x}",
+        seed,
+        processes,
         place,
     )
 

@@ -18,7 +18,6 @@ from neuron_device_model.steps.errors import WrongStep
 
 from neuron_runtime import activity, load_plan, nrt, views
 from neuron_runtime.nccom import claims, costs, files, group, meeting, peers, streams
-from neuron_runtime.nccom.membership import PROTOCOL, Hello
 from neuron_runtime.observed import PERCENTILES
 from neuron_runtime.steps.workloads import layout_of
 
@@ -252,14 +251,8 @@ _NAMES = ("tensor", "data", "pipeline")
 
 def _join(where: Meeting, flags: Flags, view: View, place: Place) -> Root | Member:
     """Find the other processes. Raises Ended."""
-    hello = Hello(
-        os.uname().nodename,
-        f"{PROTOCOL} (runtime {view['runtime_version']})",
-        _job(flags),
-        None,
-        flags.nnodes,
-        place,
-    )
+    same = (flags.work, flags.turns, flags.interval)
+    hello = meeting.hello(same, view, place, host=os.uname().nodename, processes=flags.nnodes)
     try:
         return group.form(where, hello, seed=0)
     except peers.GroupError as error:
@@ -269,12 +262,6 @@ def _join(where: Meeting, flags: Flags, view: View, place: Place) -> Root | Memb
         )
         refusal = nrt.NrtError(nrt.NRT_FAILURE, "NRT:nrt_load_collectives", words)
         raise Ended(refusal.log_line(), nrt.NRT_FAILURE) from None
-
-
-def _job(flags: Flags) -> str:
-    """What has to be the same in all processes, short enough to be sent."""
-    text = repr((flags.work, flags.turns, flags.interval))
-    return f"{flags.work.name} {int.from_bytes(text.encode(), 'little') % ((1 << 127) - 1):032x}"
 
 
 def _core_memory(view: View) -> int:
