@@ -43,6 +43,7 @@ CORES = {
     "one-neuron-lnc-1": [8],
     "plain-cores": [2],
     "activity": [4, 4],
+    "collectives-pod": [4, 4],
     "simulation-config": [1],
     "all-neurons-lnc-1": [8] * 16,
     "training": [4] * 16,
@@ -84,44 +85,6 @@ def test_examples_that_want_cores(cluster: Cluster, namespace: str) -> None:
     assert configured.strip() == "INFO"
 
 
-@pytest.fixture(scope="module")
-def together(cluster: Cluster) -> Iterator[str]:
-    """A namespace in which all others run side by side; they fit on two nodes in any order."""
-    with cluster.namespace() as name:
-        for example in TOGETHER:
-            cluster.apply((EXAMPLES / example).read_text(), name)
-        cluster.wait_ready(name)
-        yield name
-
-
-@pytest.mark.parametrize("example", TOGETHER)
-def test_example_shows_its_devices(cluster: Cluster, together: str, example: str) -> None:
-    assert_sees(cluster, together, example)
-
-
-@pytest.mark.parametrize("pod", ["by-device-group", "by-row"])
-def test_row_of_four_is_a_row(cluster: Cluster, together: str, pod: str) -> None:
-    """What matchAttribute promises."""
-    (claim,) = [
-        claim
-        for claim in cluster.items("resourceclaims", "-n", together)
-        if pod in [reserved["name"] for reserved in claim["status"]["reservedFor"]]
-    ]
-    ids = sorted(int(r["device"].rpartition("-")[2]) for r in claim["status"]["allocation"]["devices"]["results"])
-    assert ids == list(range(ids[0], ids[0] + 4))
-    assert ids[0] % 4 == 0
-
-
-def test_containers_of_a_pod_get_different_chips(cluster: Cluster, together: str) -> None:
-    seen = [cluster.neuron_ls(together, "per-container", name)[0]["bdf"] for name in ("ctr0", "ctr1")]
-    assert len(set(seen)) == 2
-
-
-def test_sharing_pods_see_the_same_chips(cluster: Cluster, together: str) -> None:
-    first, second = ([d["bdf"] for d in cluster.neuron_ls(together, f"pod-shares-{i}")] for i in (0, 1))
-    assert first == second
-
-
 @pytest.fixture
 def no_cores(cluster: Cluster) -> Iterator[None]:
     """Whole chips only: the scheduler gives no admin access to a device whose counters are in use."""
@@ -155,6 +118,47 @@ def test_admin_access_sees_devices_that_others_hold(cluster: Cluster, admin_name
     cluster.wait_ready(admin_namespace, "monitor")
     assert len(cluster.neuron_ls(admin_namespace, "workload")) == 4
     assert len(cluster.neuron_ls(admin_namespace, "monitor")) == 16
+
+
+@pytest.fixture(scope="module")
+def together(cluster: Cluster) -> Iterator[str]:
+    """A namespace in which all others run side by side, to the end of this file.
+
+    They take 25 of 32 chips and fit in any order; tests that need chips beside them come before the first one here.
+    """
+    with cluster.namespace() as name:
+        for example in TOGETHER:
+            cluster.apply((EXAMPLES / example).read_text(), name)
+        cluster.wait_ready(name)
+        yield name
+
+
+@pytest.mark.parametrize("example", TOGETHER)
+def test_example_shows_its_devices(cluster: Cluster, together: str, example: str) -> None:
+    assert_sees(cluster, together, example)
+
+
+@pytest.mark.parametrize("pod", ["by-device-group", "by-row"])
+def test_row_of_four_is_a_row(cluster: Cluster, together: str, pod: str) -> None:
+    """What matchAttribute promises."""
+    (claim,) = [
+        claim
+        for claim in cluster.items("resourceclaims", "-n", together)
+        if pod in [reserved["name"] for reserved in claim["status"]["reservedFor"]]
+    ]
+    ids = sorted(int(r["device"].rpartition("-")[2]) for r in claim["status"]["allocation"]["devices"]["results"])
+    assert ids == list(range(ids[0], ids[0] + 4))
+    assert ids[0] % 4 == 0
+
+
+def test_containers_of_a_pod_get_different_chips(cluster: Cluster, together: str) -> None:
+    seen = [cluster.neuron_ls(together, "per-container", name)[0]["bdf"] for name in ("ctr0", "ctr1")]
+    assert len(set(seen)) == 2
+
+
+def test_sharing_pods_see_the_same_chips(cluster: Cluster, together: str) -> None:
+    first, second = ([d["bdf"] for d in cluster.neuron_ls(together, f"pod-shares-{i}")] for i in (0, 1))
+    assert first == second
 
 
 @pytest.fixture
