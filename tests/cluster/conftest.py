@@ -1,6 +1,7 @@
 """What the tests on a real cluster share: kind clusters of their own with the chart installed.
 
-A cluster is a control plane and two workers, apart from the demo's. The files run in two processes
+A cluster is a control plane, which takes pods as well, and a worker, apart from the demo's: two nodes with simulated
+chips, and each node less is a tenth of what the tests cost. The files run in two processes
 (`pytest -n 2 --dist loadfile`), and each process has a cluster to itself: no test has to know of another one. They are
 made when they are not there, and taken down at the end unless they were there before (`NEURON_SIM_KEEP_CLUSTER=1`
 keeps them between runs). Every test gets a namespace of its own, and leaves its nodes as it found them: after each one
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import CLUSTERS, REPOSITORY, Cluster
+from harness import CLUSTERS, CONTROL_PLANE, REPOSITORY, Cluster
 
 PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "")
 """gw0, gw1 … Empty in the process that pytest was started as."""
@@ -47,7 +48,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def _bring_up(cluster: Cluster) -> None:
-    cluster.show([str(REPOSITORY / "hack/cluster"), "up", "--workers", "2", "--name", cluster.name])
+    cluster.show([str(REPOSITORY / "hack/cluster"), "up", "--workers", "1", "--name", cluster.name])
+    cluster.kubectl("taint", "nodes", "--all", f"{CONTROL_PLANE}:NoSchedule-", check=False)
     cluster.show([str(REPOSITORY / "hack/cluster"), "kwok", "--name", cluster.name])
     images = cluster.run([str(REPOSITORY / "hack/image"), "--names"]).split()
     cluster.show([str(REPOSITORY / "hack/cluster"), "load", "--name", cluster.name, *images])
@@ -105,5 +107,5 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture
 def node(cluster: Cluster) -> str:
-    """A node to pin pods to, or to break."""
-    return cluster.workers()[0]
+    """A node to pin pods to, or to break: not the one that the control plane is on."""
+    return f"{cluster.name}-worker"

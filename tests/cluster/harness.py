@@ -25,6 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CLUSTERS = ("neuron-sim-test", "neuron-sim-test-2")
 """One for each process that tests run in."""
 TESTS = "neuron-sim-tests"
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 MAKERS = ("deployments", "statefulsets", "jobs", "neurongangs")
 """What makes pods anew. Of other kinds, tests delete what they made."""
 RELEASE = "neuron-sim"
@@ -250,9 +251,11 @@ class Cluster:
 
     def workers(self) -> list[str]:
         """The nodes that have a machine and take pods."""
-        others = {"node-role.kubernetes.io/control-plane", "neuron-sim.dev/virtual"}
         return sorted(
-            node["metadata"]["name"] for node in self.items("nodes") if not others & node["metadata"]["labels"].keys()
+            node["metadata"]["name"]
+            for node in self.items("nodes")
+            if "neuron-sim.dev/virtual" not in node["metadata"]["labels"]
+            and not any(taint["key"] == CONTROL_PLANE for taint in node["spec"].get("taints", []))
         )
 
     def slices(self) -> list[Object]:

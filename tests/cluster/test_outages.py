@@ -15,7 +15,7 @@ def test_api_server_away_for_30_seconds(cluster: Cluster, namespace: str, node: 
     cluster.apply(pod("before", chips=1, node=node), namespace)
     cluster.wait_ready(namespace)
     restarts = restart_count(cluster)
-    control_plane = f"{cluster.workers()[0].removesuffix('-worker')}-control-plane"
+    control_plane = f"{cluster.name}-control-plane"
     manifest = "/etc/kubernetes/manifests/kube-apiserver.yaml"
     cluster.on_node(control_plane, "mv", manifest, "/kube-apiserver.yaml")
     try:

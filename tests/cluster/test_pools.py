@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from harness import Cluster, Failed, Object, condition, until
+from harness import CONTROL_PLANE, Cluster, Failed, Object, condition, until
 
 
 def pool(name: str, instance_type: str, labels: dict[str, str] | None = None, **spec: object) -> Object:
@@ -161,9 +161,16 @@ def test_one_operator_leads_and_the_other_takes_over(cluster: Cluster) -> None:
 
 def test_real_neuron_in_the_cluster_is_refused_loudly(cluster: Cluster) -> None:
     """A node that has real chips: the pools say so and what to do, and nothing that runs is touched."""
-    (node,) = {n["metadata"]["name"] for n in cluster.items("nodes")} - set(cluster.workers())
+    node = "real-trainium"
     before = instance_types(cluster)
-    cluster.kubectl("label", "node", node, "feature.node.kubernetes.io/aws-neuron=true")
+    cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": node, "labels": {"feature.node.kubernetes.io/aws-neuron": "true"}},
+            "spec": {"taints": [{"key": CONTROL_PLANE, "effect": "NoSchedule"}]},
+        }
+    )
 
     def accepted() -> Object:
         conditions = cluster.get("neuronnodepool", "default")["status"]["conditions"]
@@ -177,5 +184,5 @@ def test_real_neuron_in_the_cluster_is_refused_loudly(cluster: Cluster) -> None:
         events = cluster.items("events", "-A", "--field-selector=involvedObject.name=default,type=Warning")
         assert any(node in event["message"] for event in events)
     finally:
-        cluster.kubectl("label", "node", node, "feature.node.kubernetes.io/aws-neuron-")
+        cluster.delete("node", node)
         until(lambda: accepted()["status"] == "True", what="the pool accepted again", details=accepted)
