@@ -51,7 +51,8 @@ create_cluster() {
   local workers=$1 image=$2 i
   {
     cat "$HACK/kind/cluster.yaml"
-    printf 'nodes:\n  - role: control-plane\n'
+    printf 'nodes:\n  - role: control-plane\n    extraMounts: [{hostPath: "%s", containerPath: /kind/patches, readOnly: true}]\n' \
+      "$HACK/kind/patches"
     for ((i = 0; i < workers; i++)); do printf '  - role: worker\n'; done
   } > "$(cluster_dir)/kind.yaml"
   kind create cluster --name "$CLUSTER" --image "$image" --config "$(cluster_dir)/kind.yaml" \

@@ -204,7 +204,7 @@ class Cluster:
             "--create-namespace",
             "--set",
             "virtualNodes.enabled=true",
-            "--reuse-values",
+            "--reset-values",
             "--wait",
             "--timeout",
             "3m",

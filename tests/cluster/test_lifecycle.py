@@ -1,6 +1,7 @@
 """The chart's life on a cluster: helm test, upgrade, and an uninstall that leaves nothing behind."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from harness import DRIVER, EFA_DRIVER, PLUGIN_DIR, RELEASE, REPOSITORY, SYSTEM, Cluster, Failed, Object, pod, until
@@ -23,6 +24,13 @@ NAMESPACED_KINDS = (
     "leases",
     "networkpolicies",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed(cluster: Cluster) -> Iterator[None]:
+    """The chart as it was, when all of this is over: each `helm upgrade --wait` is a third of a minute."""
+    yield
+    cluster.install()
 
 
 def remaining(cluster: Cluster) -> set[str]:
@@ -64,7 +72,6 @@ def test_upgrade_keeps_what_runs(cluster: Cluster, namespace: str) -> None:
     assert {n["metadata"]["uid"] for n in cluster.items("neuronnodes")} == nodes
     cluster.wait_nodes()
     webhook_adds_the_gate_and_holds_up_nobody_else(cluster, namespace)
-    cluster.install()
 
 
 def webhook_adds_the_gate_and_holds_up_nobody_else(cluster: Cluster, namespace: str) -> None:
@@ -110,21 +117,18 @@ def test_uninstall_refuses_while_chips_are_in_use_then_leaves_nothing(cluster: C
         return [name for name in names if "neuron" in name]
 
     cluster.helm("uninstall", RELEASE, "-n", SYSTEM, "--wait", "--timeout", "3m")
-    try:
-        until(lambda: not cluster.slices(), what="no slice left")
-        # the API server takes a moment to forget a kind, and Helm to delete what its hooks ran with
-        until(lambda: not any("neuron-sim.dev" in kind for kind in kinds()), what="no kind of ours left", details=kinds)
-        until(lambda: not objects(), what="no object of ours left", details=objects)
-        until(lambda: not remaining(cluster), what="an empty namespace", details=lambda: remaining(cluster))
-        for node in cluster.workers():
-            labels = cluster.get("node", node)["metadata"]["labels"]
-            assert not [key for key in labels if "neuron" in key or "instance-type" in key or "k8s.aws" in key]
-            conditions = [found["type"] for found in cluster.get("node", node)["status"]["conditions"]]
-            assert not {"NeuronHealth", "AcceleratedHardwareReady"} & set(conditions)
-            assert not cluster.cdi_files(node)
-            places = (PLUGIN_DIR, f"/var/lib/neuron-sim/{DRIVER}", f"/run/neuron-sim/{DRIVER}")
-            kubelet = "/var/lib/kubelet/plugins"
-            sockets = f"{kubelet}_registry/{DRIVER}* {kubelet}_registry/{EFA_DRIVER}* {kubelet}/{EFA_DRIVER}"
-            assert not cluster.on_node(node, "sh", "-c", f"ls -dA {' '.join(places)} {sockets} 2>/dev/null || true")
-    finally:
-        cluster.install()
+    until(lambda: not cluster.slices(), what="no slice left")
+    # the API server takes a moment to forget a kind, and Helm to delete what its hooks ran with
+    until(lambda: not any("neuron-sim.dev" in kind for kind in kinds()), what="no kind of ours left", details=kinds)
+    until(lambda: not objects(), what="no object of ours left", details=objects)
+    until(lambda: not remaining(cluster), what="an empty namespace", details=lambda: remaining(cluster))
+    for node in cluster.workers():
+        labels = cluster.get("node", node)["metadata"]["labels"]
+        assert not [key for key in labels if "neuron" in key or "instance-type" in key or "k8s.aws" in key]
+        conditions = [found["type"] for found in cluster.get("node", node)["status"]["conditions"]]
+        assert not {"NeuronHealth", "AcceleratedHardwareReady"} & set(conditions)
+        assert not cluster.cdi_files(node)
+        places = (PLUGIN_DIR, f"/var/lib/neuron-sim/{DRIVER}", f"/run/neuron-sim/{DRIVER}")
+        kubelet = "/var/lib/kubelet/plugins"
+        sockets = f"{kubelet}_registry/{DRIVER}* {kubelet}_registry/{EFA_DRIVER}* {kubelet}/{EFA_DRIVER}"
+        assert not cluster.on_node(node, "sh", "-c", f"ls -dA {' '.join(places)} {sockets} 2>/dev/null || true")
