@@ -105,6 +105,7 @@ bench: $(STAMP) ## measure and print tables for docs/benchmarks.md (GO_DRIVER=bi
 	$(BIN)/python tests/bench/exporter.py
 	$(BIN)/python tests/bench/fleet_exporter.py
 	$(BIN)/python tests/bench/drivers.py $(if $(GO_DRIVER),--go-driver $(GO_DRIVER))
+	tests/bench/pods.sh $(GO_DRIVER)
 	tests/bench/fault_delays.sh
 	@hack/demo
 	$(BIN)/python tests/bench/neuron_ls.py

@@ -178,9 +178,12 @@ def test_an_operator_that_goes_in_the_middle_is_followed_by_the_next(cluster: Cl
 
 
 @pytest.fixture(scope="module")
-def controllers(cluster: Cluster) -> None:
-    """JobSet's and LeaderWorkerSet's, as a user installs them. They stay: they look at their own kinds only."""
+def controllers(cluster: Cluster) -> Iterator[None]:
+    """JobSet's and LeaderWorkerSet's, as a user installs them. Their kinds stay, and nobody looks at them any more."""
     cluster.show([str(REPOSITORY / "hack/controllers"), "install", "--name", cluster.name, "jobset", "lws"])
+    yield
+    for kind in ("jobset", "lws"):
+        cluster.kubectl("scale", "deployment", "--all", "-n", f"{kind}-system", "--replicas=0")
 
 
 @pytest.fixture
