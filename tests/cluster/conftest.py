@@ -48,7 +48,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def _bring_up(cluster: Cluster) -> None:
-    cluster.show([str(REPOSITORY / "hack/cluster"), "up", "--workers", "1", "--name", cluster.name])
+    cluster.show([str(REPOSITORY / "hack/cluster"), "up", "--frugal", "--workers", "1", "--name", cluster.name])
     cluster.kubectl("taint", "nodes", "--all", f"{CONTROL_PLANE}:NoSchedule-", check=False)
     cluster.show([str(REPOSITORY / "hack/cluster"), "kwok", "--name", cluster.name])
     images = cluster.run([str(REPOSITORY / "hack/image"), "--names"]).split()
