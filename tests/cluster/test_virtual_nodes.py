@@ -75,8 +75,8 @@ def test_virtual_nodes_are_as_nodes_with_a_machine(cluster: Cluster) -> None:
 def test_pods_and_gangs_run_and_end_on_virtual_nodes(cluster: Cluster, namespace: str) -> None:
     cluster.apply((EXAMPLES / "pod.yaml").read_text(), namespace)
     cluster.wait_ready(namespace, "four-chips")
-    # not at once with the pod: where the scheduler gives it a node that the gang was promised in that moment, the gang is
-    # rolled back, and a Job makes its pods anew after half a minute or more
+    # not at once with the pod: where the scheduler gives it a node that the gang is promised in that moment, the gang
+    # is rolled back, and a Job makes its pods anew after half a minute or more
     cluster.apply((EXAMPLES / "gang.yaml").read_text(), namespace)
     node = cluster.get("pod", "-n", namespace, "four-chips")["spec"]["nodeName"]
     (claim,) = (
