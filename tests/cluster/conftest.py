@@ -1,7 +1,7 @@
 """What the tests on a real cluster share: kind clusters of their own with the chart installed.
 
 A cluster is a control plane, which takes pods as well, and a worker, apart from the demo's: two nodes with simulated
-chips, and each node less is a tenth of what the tests cost. The files run in two processes
+chips, and no third one to pay for. The files run in two processes
 (`pytest -n 2 --dist loadfile`), and each process has a cluster to itself: no test has to know of another one. They are
 made when they are not there, and taken down at the end unless they were there before (`NEURON_SIM_KEEP_CLUSTER=1`
 keeps them between runs). Every test gets a namespace of its own, and leaves its nodes as it found them: after each one
@@ -48,8 +48,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def _bring_up(cluster: Cluster) -> None:
-    cluster.show([str(REPOSITORY / "hack/cluster"), "up", "--frugal", "--workers", "1", "--name", cluster.name])
-    cluster.kubectl("taint", "nodes", "--all", f"{CONTROL_PLANE}:NoSchedule-", check=False)
+    cluster.show([str(REPOSITORY / "hack/cluster"), "up", "--workers", "1", "--name", cluster.name])
+    if len(cluster.workers()) < 2:
+        cluster.kubectl("taint", "nodes", f"{cluster.name}-control-plane", f"{CONTROL_PLANE}:NoSchedule-")
     cluster.show([str(REPOSITORY / "hack/cluster"), "kwok", "--name", cluster.name])
     images = cluster.run([str(REPOSITORY / "hack/image"), "--names"]).split()
     cluster.show([str(REPOSITORY / "hack/cluster"), "load", "--name", cluster.name, *images])
