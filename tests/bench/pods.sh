@@ -23,7 +23,10 @@ process() { docker top "$node" -eo pid,args | awk -v pattern="$1" '$0 ~ pattern 
 
 # target LABEL DRIVER DEVICES PATTERN
 target() {
-  printf '{"label": "%s", "driver": "%s", "pool": "%s", "devices": "%s", "pid": %d}' "$1" "$2" "$node" "$3" "$(process "$4")"
+  local pid
+  pid=$(process "$4")
+  [ -n "$pid" ] || { echo "no process of $1 on $node: is its pod running?" >&2; return 1; }
+  printf '{"label": "%s", "driver": "%s", "pool": "%s", "devices": "%s", "pid": %d}' "$1" "$2" "$node" "$3" "$pid"
 }
 
 targets=(--target "$(target "neuron-sim agent" neuron.aws.com "neuron-device-{0..15}" "-m neuron_dra_driver")")
@@ -37,7 +40,7 @@ if [ -n "$go_driver" ]; then
   hack/cluster load --name $name $image
   kubectl apply -f tests/bench/go_driver.yaml
   kubectl -n bench rollout status daemonset/go-driver --timeout=2m
-  targets+=(--target "$(target "Go dra-example-driver" gpu.example.com "gpu-{0..15}" "^ *[0-9]+ /driver")")
+  targets+=(--target "$(target "Go dra-example-driver" gpu.example.com "gpu-{0..15}" "^ *[0-9]+ +/driver")")
 fi
 mkdir -p build/bench
 rm -f build/bench/pods.json

@@ -34,8 +34,8 @@ def test_api_server_away_for_30_seconds(cluster: Cluster, namespace: str, node: 
 def restart_controller_manager(cluster: Cluster, control_plane: str) -> None:
     """What leader election does in other clusters, where it loses its Lease. The next tests want it well.
 
-    One that goes on learns nothing of a pod that comes and goes before its informers try again, and lets the claim of
-    such a pod be reserved for ever.
+    Once the claim of a pod that came and went after the outage stayed reserved for two minutes, and nobody else takes
+    such a reservation away. That it knew nothing of the pod is our guess.
     """
     containers = ("crictl", "ps", "-q", "--name", "kube-controller-manager")
     before = cluster.on_node(control_plane, *containers).split()

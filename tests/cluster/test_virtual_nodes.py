@@ -76,7 +76,7 @@ def test_pods_and_gangs_run_and_end_on_virtual_nodes(cluster: Cluster, namespace
     cluster.apply((EXAMPLES / "pod.yaml").read_text(), namespace)
     cluster.wait_ready(namespace, "four-chips")
     # not at once with the pod: where the scheduler gives it a node that the gang is promised in that moment, the gang
-    # is rolled back, and a Job makes its pods anew after half a minute or more
+    # may be rolled back, and a Job takes its time to make pods anew. Once this took 84 s; that it was this is our guess
     cluster.apply((EXAMPLES / "gang.yaml").read_text(), namespace)
     node = cluster.get("pod", "-n", namespace, "four-chips")["spec"]["nodeName"]
     (claim,) = (
