@@ -21,7 +21,8 @@ class NodeState:
     """Numbers of the chips that nobody has and that are healthy."""
     instance_type: str
     domains: Mapping[Level, str] = field(default_factory=dict)
-    """The id of its domain at each level that it has; `node` and `row` need none."""
+    """The id of its domain at each level that it has; `node` and `row` need none. Who is in a pair of an UltraServer is
+    in that UltraServer."""
     position: int | None = None
     """Its number in its UltraServer."""
     closed: str | None = None

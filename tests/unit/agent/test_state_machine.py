@@ -324,7 +324,7 @@ class Process:
         """The place in the log from which on events are news to it."""
         self.told_at: dict[int, float] = {}
         self.touched: dict[str, int] = {}
-        """By uid, when this process last had to do with a claim."""
+        """By uid, the place in the log when this process last had to do with a claim: what stands there came after it."""
         self.cache = ClaimCache(self, driver=DRIVER, pool=HERE, clock=lambda: machine.time)  # type: ignore[arg-type]
         self.checkpoint = Checkpoint(root / "plugins", compact_after=6)
         self.store = ClaimStore(
@@ -421,7 +421,7 @@ class Process:
             and self.live_from <= allocation.since < self.told
             and allocation.until is not None
             and self.told <= allocation.until
-            and max(self.touched.get(uid, -1), self.machine.model.used.get(uid, -1)) < allocation.since
+            and max(self.touched.get(uid, -1), self.machine.model.used.get(uid, -1)) <= allocation.since
             and self.machine.time - self.told_at[allocation.since] < FRESH
         )
 

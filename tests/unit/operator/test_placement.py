@@ -254,13 +254,16 @@ def fleets(draw: st.DrawFn) -> list[NodeState]:
                 "network-3": draw(st.sampled_from(["x", "y"])),
                 "network-1": "top",
             }
+            domains = {level: id for level, id in domains.items() if draw(st.integers(0, 9))}
+            if "ultraserver" not in domains:
+                domains.pop("ultraserver-2", None)
             found.append(
                 NodeState(
                     name=f"s{server}-{position}",
                     chips=CHIPS,
                     free=tuple(draw(st.sampled_from([(), (0, 1, 2, 3), (0, 2), (1, 2, 3), (3,)]))),
                     instance_type=TRN3,
-                    domains={level: id for level, id in domains.items() if draw(st.integers(0, 9))},
+                    domains=domains,
                     position=position,
                     closed=draw(st.sampled_from([None, None, None, "cordoned"])),
                 )
