@@ -15,9 +15,9 @@ cluster_is_made_here() {
   [ -n "$node" ] && is_made_here "$(docker container inspect -f '{{.Config.Image}}' "$node")"
 }
 
-# cluster_up WORKERS VERSION [FRUGAL]
+# cluster_up WORKERS VERSION
 cluster_up() {
-  local workers=$1 version=$2 frugal=${3:-} start=$SECONDS dir image
+  local workers=$1 version=$2 start=$SECONDS dir image
   dir=$(cluster_dir)
   need_docker
   need_sysctl fs.inotify.max_user_instances 1024 "the kubelets of several nodes run out of them"
@@ -30,7 +30,7 @@ cluster_up() {
     image=$(with_lock cache node_image "$version")
     rm -rf "$dir"
     mkdir -p "$dir"
-    step "cluster $CLUSTER: control plane and $workers worker(s), $version" create_cluster "$workers" "$image" "$frugal"
+    step "cluster $CLUSTER: control plane and $workers worker(s), $version" create_cluster "$workers" "$image"
     touch "$dir/complete"
   fi
   ! cluster_is_made_here || with_lock cache local_images
@@ -47,32 +47,18 @@ local_images() {
   stand_ins
 }
 
-# create_cluster WORKERS IMAGE FRUGAL
 create_cluster() {
-  local workers=$1 image=$2 frugal=$3
-  # a copy: nodes that start again want what they had, though the repository may be gone
-  cp -r "$HACK/kind/patches" "$HACK/kind/frugal" "$(cluster_dir)"
-  kind_config "$workers" "$frugal" > "$(cluster_dir)/kind.yaml"
+  local workers=$1 image=$2 i
+  {
+    cat "$HACK/kind/cluster.yaml"
+    printf 'nodes:\n  - role: control-plane\n    extraMounts: [{hostPath: "%s", containerPath: /kind/patches, readOnly: true}]\n' \
+      "$HACK/kind/patches"
+    for ((i = 0; i < workers; i++)); do printf '  - role: worker\n'; done
+  } > "$(cluster_dir)/kind.yaml"
   kind create cluster --name "$CLUSTER" --image "$image" --config "$(cluster_dir)/kind.yaml" \
     --kubeconfig "$(cluster_dir)/kubeconfig" --wait 3m
   nodes_ready
 }
-
-kind_config() {
-  local workers=$1 frugal=$2 patches units= i
-  patches=$(mount_in_node "$(cluster_dir)/patches" /kind/patches)
-  cat "$HACK/kind/cluster.yaml"
-  if [ -n "$frugal" ]; then
-    cat "$HACK/kind/frugal/patches.yaml"
-    for i in kubelet containerd; do
-      units+=$(mount_in_node "$(cluster_dir)/frugal/unit.conf" /etc/systemd/system/$i.service.d/20-frugal.conf)
-    done
-  fi
-  printf 'nodes:\n  - {role: control-plane, extraMounts: [%s]}\n' "$patches$units"
-  for ((i = 0; i < workers; i++)); do printf '  - {role: worker, extraMounts: [%s]}\n' "$units"; done
-}
-
-mount_in_node() { printf '{hostPath: "%s", containerPath: "%s", readOnly: true}, ' "$1" "$2"; }
 
 nodes_ready() {
   kubectl --kubeconfig "$(cluster_dir)/kubeconfig" wait --for=condition=Ready node --all --timeout=3m

@@ -59,7 +59,8 @@ DEVICE_PLUGIN = "DevicePlugin"
 PODS = "/api/v1/pods"
 POD = "/api/v1/namespaces/{namespace}/pods/{name}"
 
-TIDY_EVERY = 10.0
+TIDY_EVERY = 3.0
+"""Seconds. Nobody tells of a container's end, and until it is found out its devices seem to be held."""
 SOON = 1.0
 """After an allocation, when the kubelet lists it: that tells whose it is."""
 YOUNG = 10.0
