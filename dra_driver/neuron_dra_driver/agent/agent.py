@@ -125,7 +125,7 @@ class Agent:
         driver = NodeDriver(
             driver=settings.driver_name,
             pool=settings.node_name,
-            read_claim=kube.claim,
+            read_claim=kube.claim_patiently,
             store=self._store,
             lock=self._lock,
             node=self._serving_node,

@@ -12,6 +12,7 @@ Kubernetes clients drop fields that are newer than their models, and the small o
 preconditions, so these few calls are plain HTTP. `http_client` says why even that is our own.
 """
 
+import asyncio
 import contextlib
 import os
 import ssl
@@ -29,6 +30,9 @@ from ..names import API_GROUP, API_VERSION
 from .http_client import JSON, KEPT, Access, HttpClient, Stream
 
 TIMEOUT = 10.0
+PATIENCE, PAUSE = 5.0, 0.25
+"""Seconds for which, and between which, a claim is asked for while there is nobody to answer: after an outage the
+service's address leads nowhere for a moment, and what could not be prepared the kubelet tries again in a minute."""
 SILENCE = 330.0
 """A watch that says nothing for so long is dead: the API server sends a bookmark about every minute. Longer than the
 patience of the slice controller, which starts over without calling it an error."""
@@ -71,6 +75,18 @@ class Kube:
             if error.status == 404:
                 return None
             raise
+
+    async def claim_patiently(self, namespace: str, name: str) -> Object | None:
+        """The same for the kubelet, which waits: asked for again, for a while, when no connection can be made."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + PATIENCE
+        while True:
+            try:
+                return await self.claim(namespace, name)
+            except OSError:
+                if clock() > until:
+                    raise
+            await asyncio.sleep(PAUSE)
 
     def follow_claims(self, version: str) -> contextlib.AbstractAsyncContextManager[Stream]:
         """The changes of all ResourceClaims after a version; without one, what there is comes first."""

@@ -37,7 +37,9 @@ class EfaService:
         self._kube = kube
         self._health = HealthMonitor()
         self.service = StatelessService(
-            lambda cdi, changed: EfaDriver(pool=node_name, read_claim=kube.claim, cdi=cdi, node=node, changed=changed),
+            lambda cdi, changed: EfaDriver(
+                pool=node_name, read_claim=kube.claim_patiently, cdi=cdi, node=node, changed=changed
+            ),
             driver_name=EFA_DRIVER_NAME,
             plugins_dir=plugins_dir,
             registry_dir=registry_dir,

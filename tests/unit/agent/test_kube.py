@@ -1,5 +1,7 @@
 """The calls to the API server, over real HTTP."""
 
+import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,30 @@ async def test_a_claim_keeps_fields_that_nobody_knows(api: Any, kube: Kube, make
 
 async def test_a_claim_that_is_not_there(kube: Kube) -> None:
     assert await kube.claim("team", "none") is None
+
+
+async def test_a_claim_is_asked_for_until_somebody_listens(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n{"a": 1}')
+        await writer.drain()
+        writer.close()
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    monkeypatch.setattr(kube_module, "PAUSE", 0.01)
+    async with Kube(make.kubeconfig(tmp_path, f"http://127.0.0.1:{port}")) as kube:
+        asked = asyncio.create_task(kube.claim_patiently("team", "mine"))
+        await asyncio.sleep(0.05)
+        assert not asked.done()
+        async with await asyncio.start_server(answer, "127.0.0.1", port):
+            assert await asked == {"a": 1}
+        monkeypatch.setattr(kube_module, "PATIENCE", 0.05)
+        with pytest.raises(ConnectionRefusedError):
+            await kube.claim_patiently("team", "other")
 
 
 async def test_a_refusal_has_status_and_message(api: Any, kube: Kube) -> None:

@@ -324,7 +324,7 @@ class Process:
         """The place in the log from which on events are news to it."""
         self.told_at: dict[int, float] = {}
         self.touched: dict[str, int] = {}
-        """By uid, the place in the log when this process last had to do with a claim: what stands there came after it."""
+        """By uid, the place in the log of what came after this process last had to do with a claim."""
         self.cache = ClaimCache(self, driver=DRIVER, pool=HERE, clock=lambda: machine.time)  # type: ignore[arg-type]
         self.checkpoint = Checkpoint(root / "plugins", compact_after=6)
         self.store = ClaimStore(
