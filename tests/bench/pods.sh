@@ -44,6 +44,7 @@ if [ -n "$go_driver" ]; then
 fi
 mkdir -p build/bench
 rm -f build/bench/pods.json
+# turns are short, since the machine's pace changes within minutes
 .venv/bin/python tests/bench/dra_bench.py pod --kubeconfig "$KUBECONFIG" --node $node --image busybox \
-  --out build/bench/pods.json "${targets[@]}" "$@"
+  --reps 9 --waves 1:4,16:16 --out build/bench/pods.json "${targets[@]}" "$@"
 .venv/bin/python tests/bench/dra_bench.py table build/bench/pods.json
