@@ -129,7 +129,7 @@ NODE = Dashboard(
                     "vCPUs of the host",
                     [
                         Query(
-                            'avg by (usage_type) (system_vcpu_usage_ratio{node=~"$node", usage_type!="idle"})',
+                            'avg by (usage_type) (system_vcpu_usage_ratio{node=~"$node"})',
                             "{{usage_type}}",
                         )
                     ],

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from neuron_device_model.view import View
 
+    from neuron_runtime.nrt import Given
+
 USAGE = """\
 Usage:
   neuron-top
@@ -31,6 +33,7 @@ Shows NeuronCore utilization, vCPU usage and memory. Keys: q ends, f shows TFLOP
 app, arrows move in the memory details, enter folds a line, x folds all.
 """
 EVERY = 1.0
+_NO_DEVICES = "no neuron device available"
 # another screen, no cursor; and back
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -52,9 +55,8 @@ def run(arguments: Sequence[str]) -> int:
         given = views.given()
     except nrt.ViewError as error:
         return _failed(str(error))
-    view = views.merge([view for _, view in given])
-    if view is None:
-        return _failed("no neuron device available")
+    if _visible(given) is None:
+        return _failed(_NO_DEVICES)
     if not (os.isatty(0) and os.isatty(1)):
         return _failed("this is no terminal: use kubectl exec -it, or neuron-monitor for programs")
     before = termios.tcgetattr(0)
@@ -64,11 +66,11 @@ def run(arguments: Sequence[str]) -> int:
         raw[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG)
         termios.tcsetattr(0, termios.TCSANOW, raw)
         _write(_ENTER)
-        _show(Gatherer(view, Observer(given)))
+        wanted = _show(Gatherer(given))
     finally:
         _write(_LEAVE)
         termios.tcsetattr(0, termios.TCSANOW, before)
-    return 0
+    return 0 if wanted else _failed(_NO_DEVICES)
 
 
 def keys(text: str) -> list[str]:
@@ -84,15 +86,18 @@ def keys(text: str) -> list[str]:
 class Gatherer:
     """Looks at everything, and knows what it was a moment ago."""
 
-    def __init__(self, view: View, observer: Observer) -> None:
-        self._view = view
-        self._observer = observer
+    def __init__(self, given: Given) -> None:
+        self._given = given
+        self._observer = Observer(given)
         self._cpu = host_counters.cpu_times()[0][""]
         self._ticks: dict[int, tuple[int, int]] = {}
         self._at = time.monotonic()
 
-    def look(self) -> Look:
-        """What there is now; usages are since the last look."""
+    def look(self) -> Look | None:
+        """What there is now; usages are since the last look. None: the driver shows no device any more."""
+        view = _visible(self._given)
+        if view is None:
+            return None
         now = time.monotonic()
         cpu = host_counters.cpu_times()[0][""]
         usage = host_counters.cpu_usage(self._cpu, cpu)
@@ -110,14 +115,20 @@ class Gatherer:
             )
             vcpu[process.pid] = (used["user"], used["system"])
         self._cpu, self._ticks, self._at = cpu, ticks, now
-        return Look(self._view, processes, system=(usage["user"], usage["system"]), vcpu=vcpu)
+        return Look(view, processes, system=(usage["user"], usage["system"]), vcpu=vcpu)
 
 
-def _show(gatherer: Gatherer) -> None:
+def _visible(given: Given) -> View | None:
+    """Without what is lost: a device may be, or all with their driver, while the screen is shown."""
+    return views.merge([view for _, view in views.visible(given)])
+
+
+def _show(gatherer: Gatherer) -> bool:
+    """Whether a key ended it; else there is nothing left to show."""
     screen = Screen()
     look = gatherer.look()
     due = time.monotonic() + EVERY
-    while True:
+    while look:
         width, height = os.get_terminal_size(1)
         lines = screen.draw(look, width=width, height=height)
         _write(_HOME + "\r\n".join(line + _REST_OF_LINE for line in lines) + _REST_OF_SCREEN)
@@ -128,10 +139,11 @@ def _show(gatherer: Gatherer) -> None:
         if ready:
             sent = os.read(0, 64)
             if not sent or not all(screen.press(key, look) for key in keys(sent.decode(errors="replace"))):
-                return
+                return True
         if time.monotonic() >= due:
             look = gatherer.look()
             due = time.monotonic() + EVERY
+    return False
 
 
 def _leave(*_: object) -> None:

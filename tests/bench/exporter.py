@@ -89,10 +89,36 @@ async def report(folder: Path) -> None:
     number = int(folder.name)
     _, writer = await asyncio.open_unix_connection(str(folder / claim_socket.NAME))
     begin = time.monotonic()
-    while True:
-        said = report_of(number, age=100 + time.monotonic() - begin)
+    try:
+        while True:
+            said = report_of(number, age=100 + time.monotonic() - begin)
+            writer.write(json.dumps(said).encode() + b"\n")
+            await asyncio.sleep(1)
+    finally:
+        writer.close()
+
+
+async def news(folder: Path, exporter: Exporter, rounds: int) -> tuple[list[float], int]:
+    """Seconds from a process' report to the end of the first scrape that shows it, and how often that was the next one.
+
+    So a sample in Prometheus is as old as its scrape interval and this, at most.
+    """
+    reader, writer = await asyncio.open_unix_connection(str(folder / claim_socket.NAME))
+    taken, next_one = [], 0
+    for number in range(rounds):
+        said = {**report_of(0, age=100), "tag": f"round-{number}"}
+        mark = f'runtime_tag="round-{number}"'.encode()
+        begin = time.perf_counter()
         writer.write(json.dumps(said).encode() + b"\n")
-        await asyncio.sleep(1)
+        scrapes = 1
+        while mark not in (await exporter.scrape())[1]:
+            assert not reader.at_eof(), "the report was refused"
+            scrapes += 1
+        taken.append(time.perf_counter() - begin)
+        next_one += scrapes == 1
+        await asyncio.sleep(claim_socket.INTERVAL)  # or it would be slowed down
+    writer.close()
+    return taken, next_one
 
 
 def spread(taken: list[float]) -> str:
@@ -155,12 +181,17 @@ async def measure(args: argparse.Namespace) -> None:
         of_scrape = (await exporter.cpu() - before) / args.scrapes
         for pod in pods:
             pod.cancel()
+        await asyncio.gather(*pods, return_exceptions=True)
+        await exporter.scrape()  # by then it has heard that their cores are free
+        heard, next_one = await news(folder / "0", exporter, args.reports)
         process.kill()
         await process.wait()
     ours, theirs = beside_the_client_library(args.scrapes)
     series = sum(not line.startswith("#") for line in page.splitlines())
     rows += [
         ("series / KiB", f"{series} / {len(page) / 1024:.0f}", ""),
+        ("from a report to the end of a scrape that shows it, p50 / p99 ms", spread(heard), ""),
+        ("reports that the next scrape shows", f"{next_one} of {args.reports}", "all"),
         ("CPU of a scrape, ms", f"{of_scrape * 1000:.1f}", ""),
         (
             "CPU to render, ms: ours / generate_latest of the same",
@@ -177,6 +208,7 @@ async def measure(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scrapes", type=int, default=500)
+    parser.add_argument("--reports", type=int, default=100, help="whose way to a page is measured")
     parser.add_argument("--seconds", type=float, default=30, help="of reports whose CPU is measured")
     parser.add_argument("--export", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -12,7 +12,7 @@ from neuron_dra_driver.node import SimulatedNode, from_neuron_node
 
 MACHINE = System(
     vcpus=192,
-    usage={"user": 0.25, "system": 0.05, "idle": 0.7},
+    usage={"user": 0.25, "system": 0.05},
     memory={f"{of}_{kind}_bytes": 8 << 30 for of in ("memory", "swap") for kind in ("total", "used")},
 )
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 CHART = Path(__file__).parents[2] / "charts/neuron-sim"
 RULES = CHART / "rules/neuron-sim.yaml"
 DASHBOARDS: dict[str, dict[str, Any]] = {
@@ -38,11 +40,35 @@ def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def asked() -> Iterator[tuple[str, str]]:
-    """Every query of our dashboards with what Grafana puts in for variables, and where it stands."""
+    """Every query of our dashboards with what Grafana puts in for variables, and where it stands.
+
+    A variable asks for a label's values, which is no PromQL: what finds data here has such values.
+    """
     for name, dashboard in DASHBOARDS.items():
+        for variable in dashboard["templating"]["list"][1:]:
+            found = re.fullmatch(r"label_values\((\w+)(?:\{(.*)\})?, (\w+)\)", variable["definition"])
+            assert found, variable["definition"]
+            metric, matchers, label = found.groups()
+            wanted = ", ".join(filter(None, (matchers, f'{label}!=""')))
+            yield f"{name}: variable {label}", filled_in(f"group by ({label}) ({metric}{{{wanted}}})")
         for panel in panels(dashboard):
             for target in panel["targets"]:
                 yield f"{name}: {panel['title']} {target['refId']}", filled_in(target["expr"])
+
+
+def looked_at() -> Iterator[tuple[str, str]]:
+    """Every series that our rules look at, as it stands there with its labels, and which rule that is."""
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        for rule in group["rules"]:
+            without_clauses = _CLAUSE.sub(" ", rule["expr"])
+            for found in _SELECTOR.finditer(without_clauses):
+                if found[1] not in _OPERATORS:
+                    yield rule.get("alert") or rule["record"], found[0]
+
+
+_CLAUSE = re.compile(r"\b(?:by|on|group_left)\s*\([^)]*\)")
+_SELECTOR = re.compile(r"(?<![\w:.])([a-z_][\w:]*)(?:\{[^}]*\})?(?!\s*\(|[\w:{])")
+_OPERATORS = {"and", "or", "unless", "offset"}
 
 
 def filled_in(expr: str, interval: str = "1m") -> str:

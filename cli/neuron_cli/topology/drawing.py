@@ -115,6 +115,8 @@ def _node(node: NodeView, indent: str, width: int) -> Text:
         numbers = [str(chip.number) for chip in node.chips if fault in chip.faults]
         where = "the whole node" if len(numbers) == len(node.chips) else f"chip {', '.join(numbers)}"
         text.append(f"  x={fault}: {where}", style="red")
+    for card in node.cards:
+        text.append(f"  {card}", style="red")
     if not node.ready:
         text.append(f"  not ready: {node.why}", style="red")
     return text
@@ -170,6 +172,7 @@ def _worth_a_look(fleet: FleetView) -> Iterator[Text]:
             "nodes with broken chips",
             [f"{n.name}: {', '.join(str(c.number) for c in n.chips if c.faults)}" for n in broken],
         ),
+        ("nodes with broken EFA cards", [f"{n.name}: {'; '.join(n.cards)}" for n in fleet.nodes if n.cards]),
     ):
         if texts:
             yield Text("")

@@ -172,7 +172,7 @@ def _dot(node: NodeView) -> tuple[int, int, str]:
 def _describe(node: NodeView) -> str:
     holders = dict.fromkeys(holder for chip in node.chips for holder in chip.held_by)
     words = [f"{node.name}: {node.instance_type}, pool {node.pool}, {node.free} of {len(node.chips)} chips free"]
-    words += [*holders, *node.elsewhere]
+    words += [*holders, *node.elsewhere, *node.cards]
     return "; ".join(words if node.ready else [*words, f"not ready: {node.why}"])
 
 

@@ -71,6 +71,8 @@ class NodeView:
     """Pods that have devices of which nobody tells the numbers."""
     unnumbered: int = 0
     """Chips that these have."""
+    cards: tuple[str, ...] = ()
+    """Faults of its EFA cards, which none of its chips shows."""
 
     @property
     def free(self) -> int:
@@ -185,6 +187,7 @@ def document(fleet: FleetView) -> dict[str, Any]:
                     for chip in node.chips
                 ],
                 "held_without_numbers": list(node.elsewhere),
+                "efa_faults": list(node.cards),
             }
             for node in fleet.nodes
         ],
@@ -221,6 +224,11 @@ def _node(item: Object, held: Iterable[Holder], pods: Iterable[Object], not_read
         chips=chips,
         elsewhere=tuple(elsewhere),
         unnumbered=unnumbered,
+        cards=tuple(
+            f"{fault.name} ({fault.type}): {'all EFA cards' if fault.efa is None else f'EFA card {fault.efa}'}"
+            for fault in faults_of(spec)
+            if fault.type == "EFADown"
+        ),
     )
 
 

@@ -1,7 +1,7 @@
 """The devices' metrics for Prometheus, under the names of AWS's neuron-monitor-prometheus.py. Pure.
 
-Names, labels, units and HELP texts are those of a scrape of a trn1n.32xlarge that OpenTelemetry's tests have, and of
-AWS's Grafana dashboard. Beside them stand `pod`, `namespace` and `container`, and a process' `pid`, because processes
+Names, labels, units and HELP texts are those of the script and of a scrape of a trn1n.32xlarge that OpenTelemetry's
+tests have. Beside them stand `pod`, `namespace` and `container`, and a process' `pid`, because processes
 of one job often have one tag. Nothing is remembered here: counts are what the processes count, so they are the same
 after a restart, and series end with their process and their pod. One more tells of active faults, under a name of ours.
 """
@@ -29,7 +29,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     },
     "neuroncore_utilization_ratio": ("gauge", "NeuronCore utilization ratio"),
     "neuron_runtime_vcpu_usage_ratio": ("gauge", "Runtime vCPU utilization ratio"),
-    "hardware_ecc_events_total": ("counter", "Hardware ECC events total"),
+    "hardware_ecc_events_total": ("counter", "Hardware ecc events total"),
     "system_memory_total_bytes": ("gauge", "System memory total_bytes bytes"),
     "system_memory_used_bytes": ("gauge", "System memory used_bytes bytes"),
     "system_swap_total_bytes": ("gauge", "System swap total_bytes bytes"),
@@ -37,7 +37,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "system_vcpu_count": ("gauge", "System vCPU count"),
     "system_vcpu_usage_ratio": ("gauge", "System CPU utilization ratio"),
     "instance_info": ("gauge", "EC2 instance information"),
-    "neuron_hardware_info": ("gauge", "Neuron hardware information"),
+    "neuron_hardware_info": ("gauge", "Neuron Hardware Information"),
     "neuron_sim_fault_active": ("gauge", "NeuronFaults that are active, by the chips that they hit"),
 }
 """Type and help text of each, in the order of the page."""
@@ -57,7 +57,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """The machine: vCPUs, how busy they are (0 to 1, by usage), bytes of memory."""
+    """The machine: vCPUs, how busy they are (0 to 1, by usage: user, system), bytes of memory."""
 
     vcpus: int
     usage: Mapping[str, float]

@@ -2,12 +2,15 @@
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from .exposition import System
 
-USAGES = ("user", "nice", "system", "idle", "io_wait", "irq", "soft_irq")
+TICKS = ("user", "nice", "system", "idle", "io_wait", "irq", "soft_irq")
 """In the order of /proc/stat."""
+USAGES: Mapping[str, tuple[str, ...]] = {"user": ("user", "nice"), "system": ("system", "io_wait", "irq", "soft_irq")}
+"""What AWS's script adds up to its two usages; its dashboard takes their sum for how busy a node is. None is idle."""
 FRESH = 1.0
 """Seconds of which a usage is at least, whoever asks how often."""
 
@@ -25,14 +28,15 @@ class Machine:
         if time.monotonic() - self._at >= FRESH:
             self._before, self._now = self._now, self._ticks()
             self._at = time.monotonic()
-        passed = [max(now - before, 0) for before, now in zip(self._before, self._now, strict=True)]
-        total = sum(passed) or 1
-        usage = {name: round(ticks / total, 4) for name, ticks in zip(USAGES, passed, strict=True)}
+        changes = zip(TICKS, self._before, self._now, strict=True)
+        passed = {name: max(now - before, 0) for name, before, now in changes}
+        total = sum(passed.values()) or 1
+        usage = {name: round(sum(passed[part] for part in parts) / total, 4) for name, parts in USAGES.items()}
         return System(vcpus=os.cpu_count() or 1, usage=usage, memory=self._memory())
 
     def _ticks(self) -> tuple[int, ...]:
         with (self._proc / "stat").open("rb") as file:
-            return tuple(int(word) for word in file.readline().split()[1 : len(USAGES) + 1])
+            return tuple(int(word) for word in file.readline().split()[1 : len(TICKS) + 1])
 
     def _memory(self) -> dict[str, int]:
         found = {}

@@ -21,8 +21,7 @@ from typing import Any
 from ..activity.exposition import FAMILIES, Shown, System, families, head, instance_labels, labels_of
 from ..activity.jobs import job_on
 from ..activity.losses import replayed
-from ..activity.machine import USAGES
-from ..activity.reports import Report
+from ..activity.reports import VCPU_USAGE, Report
 from ..hardware.history import History
 from ..kubeletplugin import HealthStatus
 from ..node import SimulatedNode
@@ -233,9 +232,7 @@ def _of_agent(known: _Node, *, claims: int) -> Mapping[str, str]:
 
 def _system(model: SimulatedNode, processes: list[Report] | tuple[()]) -> System:
     kind = model.instance_type
-    busy = {name: min(sum(process["vcpu"][name] for process in processes) / 100, 1.0) for name in ("user", "system")}
-    usage = dict.fromkeys(USAGES, 0.0) | busy
-    usage["idle"] = max(1 - sum(busy.values()), 0.0)
+    usage = {name: min(sum(process["vcpu"][name] for process in processes) / 100, 1.0) for name in VCPU_USAGE}
     memory = kind.memory_gib << 30
     used = sum(sum(process["host"].values()) for process in processes)
     return System(

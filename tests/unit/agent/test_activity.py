@@ -17,10 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from neuron_device_model.faults import Fault
 from neuron_device_model.view import GivenChip, container_view
-from neuron_dra_driver.activity import claim_socket, profiles, reports
+from neuron_dra_driver.activity import claim_socket, machine, profiles, reports
 from neuron_dra_driver.activity.board import Board
 from neuron_dra_driver.activity.exposition import Shown, System, render
-from neuron_dra_driver.activity.machine import Machine
 from neuron_dra_driver.activity.pods import PROFILE, SEED, containers_of, users, wish_of
 from neuron_dra_driver.activity.service import ActivityService
 from neuron_dra_driver.hardware.service import Hardware
@@ -506,10 +505,12 @@ def test_processes_that_cannot_be_told_apart_are_one_series(cut: SimulatedNode) 
     assert completed == [7]
 
 
-def test_the_machine_is_read_from_proc(tmp_path: Path) -> None:
+def test_the_machine_is_read_from_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "FRESH", 0)
     (tmp_path / "stat").write_text("cpu  10 0 10 80 0 0 0 0 0 0\n")
     (tmp_path / "meminfo").write_text("MemTotal: 8 kB\nMemAvailable: 6 kB\nSwapTotal: 2 kB\nSwapFree: 1 kB\n")
-    system = Machine(tmp_path).look()
+    found = machine.Machine(tmp_path)
+    system = found.look()
     assert system.memory == {
         "memory_total_bytes": 8192,
         "memory_used_bytes": 2048,
@@ -517,6 +518,9 @@ def test_the_machine_is_read_from_proc(tmp_path: Path) -> None:
         "swap_used_bytes": 1024,
     }
     assert set(system.usage.values()) == {0}, "no time has passed"
+    (tmp_path / "stat").write_text("cpu  30 10 20 120 11 6 3 0 0 0\n")
+    # as AWS's script: user and nice, system and all that waits or interrupts; the sum is how busy it is
+    assert found.look().usage == {"user": 0.3, "system": 0.3}
 
 
 def test_containers_are_those_that_name_the_claim_or_ask_for_plain_devices() -> None:

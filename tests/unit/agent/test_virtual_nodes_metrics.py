@@ -83,7 +83,9 @@ async def test_a_node_where_nothing_runs_says_what_a_real_one_says(fleet: Fleet)
         mine = [value for (_, labels), value in ecc.items() if {("node", name), ("instance_id", f"i-{name}")} <= labels]
         assert mine == [0] * 64
         assert total(series, "neuron_hardware_info", node=name, neuron_device_count="16") == 1
-        assert total(series, "system_vcpu_usage_ratio", node=name, usage_type="idle") == 1
+        usages = {key: value for key, value in series.items() if key[0] == "system_vcpu_usage_ratio"}
+        of_node = {dict(labels)["usage_type"]: v for (_, labels), v in usages.items() if ("node", name) in labels}
+        assert of_node == {"user": 0, "system": 0}
         assert total(series, "system_memory_total_bytes", node=name) == instance_type("trn2.48xlarge").memory_gib << 30
     shown = {name for name, _ in series}
     assert shown.isdisjoint(

@@ -47,6 +47,17 @@ def test_what_is_broken_says_by_what() -> None:
     assert states(fleet(neuron_node("w", faults=[fault("gone")])), "w") == ["broken"] * 16
 
 
+def test_cards_that_are_down_are_told_beside_the_chips() -> None:
+    cut = {**fault("cut", type="EFADown"), "efa": 2}
+    found = fleet(neuron_node("w", faults=[cut, fault("all", type="EFADown")]))
+    assert states(found, "w") == ["free"] * 16
+    assert "cut (EFADown): EFA card 2  all (EFADown): all EFA cards" in drawn(found)
+    assert view.document(found)["nodes"][0]["efa_faults"][0] == "cut (EFADown): EFA card 2"
+    assert "EFA card 2" in svg.svg(found)
+    many = fleet(*(neuron_node(f"n{number}", faults=[cut] if number == 7 else []) for number in range(80)))
+    assert "nodes with broken EFA cards: 1\n  n7: cut (EFADown): EFA card 2" in drawn(many)
+
+
 def test_device_plugins_tell_numbers_or_amounts() -> None:
     numbered = pod("a", neuron=2, nodeName="w")
     numbered["metadata"]["annotations"] = {"AWS_NEURON_IDS": "4,5"}

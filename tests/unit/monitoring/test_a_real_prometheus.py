@@ -5,13 +5,15 @@ import json
 import urllib.parse
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
-from grafana_queries import AWS, RULES, asked
+from grafana_queries import AWS, RULES, asked, looked_at
 from neuron_dra_driver.agent import http_server
 from neuron_operator import metrics as operator_metrics
+from neuron_operator.gangs.records import Phase
+from neuron_operator.topology import UltraServer
 from node_page import busy_node, page_of
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,7 +23,11 @@ FAULT = {"name": "drill", "type": "Hang", "chip": 3, "effect": "NoSchedule", "si
 
 def pages() -> Mapping[str, bytes]:
     """By node: two busy servers of an UltraServer, and the operator, everything set as where something goes on."""
-    operator_metrics.GANGS.labels("Pending").set(0)
+    for phase in get_args(Phase):
+        operator_metrics.GANGS.labels(phase).set(0)
+    states = get_type_hints(UltraServer.state.fget)["return"]
+    for state in get_args(states):
+        operator_metrics.ULTRASERVERS.labels(state).set(0)
     operator_metrics.FAULTS.labels("true").set(1)
     operator_metrics.POOL_NODES.labels("default").set(2)
     operator_metrics.POOL_READY_NODES.labels("default").set(2)
@@ -122,6 +128,17 @@ async def test_every_sample_is_taken_and_every_query_finds_data(server: Server) 
             await server.eventually(expr)
         except TimeoutError:
             never.add(place)
+    assert not never
+
+
+async def test_rules_look_at_what_is_there(server: Server) -> None:
+    """With its labels: an alert that asks for a value that nobody writes never fires, and promtool cannot know."""
+    never = set()
+    for rule, selector in looked_at():
+        try:
+            await server.eventually(selector)
+        except TimeoutError:
+            never.add((rule, selector))
     assert not never
 
 

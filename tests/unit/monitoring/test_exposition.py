@@ -1,8 +1,8 @@
 """A node's page as others read it: the official parsers of both formats, and what AWS's own collectors look for.
 
 What those look for is in the sources of OpenTelemetry's awscontainerinsightreceiver, which the CloudWatch agent is
-built from: it keeps `neuron.*`, `system_.*` and `execution_.*`, and finds the hardware as `neuron_hardware`, which
-only OpenMetrics makes of `neuron_hardware_info`.
+built from: it keeps `neuron.*`, `system_.*`, `execution_.*` and `hardware_ecc_.*` (AWS's fork; upstream not these),
+and finds the hardware as `neuron_hardware`, which only OpenMetrics makes of `neuron_hardware_info`.
 """
 
 import asyncio
@@ -22,7 +22,29 @@ from virtual_fleet import DRIVER, neuron_node, occupy, tell
 
 OPENMETRICS = "application/openmetrics-text"
 PROMETHEUS = f"{OPENMETRICS};version=1.0.0,{OPENMETRICS};version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
-KEPT = re.compile("neuron.*|system_.*|execution_.*")
+KEPT = re.compile("neuron.*|system_.*|execution_.*|hardware_ecc_.*")
+
+INSTANCE = {"instance_name", "instance_id", "instance_type", "availability_zone", "region", "subnet_id"}
+OURS = {"pod", "namespace", "container", "pid"}
+OF_CORES = {f"neuroncore_memory_usage_{kind}": f"NeuronCore memory utilization for {kind}" for kind in (
+    "constants", "model_code", "model_shared_scratchpad", "runtime_memory", "tensors")}  # fmt: skip
+SCRIPT: dict[str, tuple[str, str]] = {
+    "neuroncore_utilization_ratio": ("NeuronCore utilization ratio", "runtime_tag neuroncore"),
+    **{name: (text, "runtime_tag memory_location neuroncore") for name, text in OF_CORES.items()},
+    "neuron_runtime_memory_used_bytes": ("Runtime memory used bytes", "runtime_tag memory_location"),
+    "neuron_runtime_vcpu_usage_ratio": ("Runtime vCPU utilization ratio", "runtime_tag usage_type"),
+    "execution_errors": ("Execution errors total", "runtime_tag error_type"),
+    "execution_status": ("Execution status total", "runtime_tag status_type"),
+    "execution_latency_seconds": ("Execution latency in seconds", "runtime_tag percentile"),
+    "hardware_ecc_events": ("Hardware ecc events total", "event_type neuron_device_index"),
+    "system_vcpu_count": ("System vCPU count", ""),
+    "system_vcpu_usage_ratio": ("System CPU utilization ratio", "usage_type"),
+    **{f"system_{of}_{what}_bytes": (f"System {of} {what}_bytes bytes", "")
+       for of in ("memory", "swap") for what in ("total", "used")},
+    "instance_info": ("EC2 instance information", ""),
+    "neuron_hardware_info": ("Neuron Hardware Information", "neuron_device_count neuroncore_per_device_count"),
+}  # fmt: skip
+"""What AWS's neuron-monitor-prometheus.py exports: help text and labels beside the instance's, by the family's name."""
 
 
 async def scraped(page: bytes, accept: str = "") -> tuple[str, str]:
@@ -123,6 +145,19 @@ async def test_a_page_that_breaks_off_is_no_whole_one() -> None:
         await streamed(page)
 
 
+def test_the_page_has_the_families_of_the_script_with_its_words_and_labels(page: bytes) -> None:
+    found = {f.name: f for f in text_families(page.decode()) if not f.name.startswith("neuron_sim_")}
+    assert found.keys() == SCRIPT.keys()
+    for name, (text, labels) in SCRIPT.items():
+        of_process = OURS if "runtime_tag" in labels else set()
+        assert found[name].documentation == text
+        assert {frozenset(sample.labels) for sample in found[name].samples} == {
+            frozenset({*INSTANCE, *of_process, *labels.split()})
+        }, name
+    usages = {sample.labels["usage_type"] for sample in found["system_vcpu_usage_ratio"].samples}
+    assert usages == {"user", "system"}, "AWS's dashboard adds them up to how busy a node is"
+
+
 async def test_who_does_not_ask_for_openmetrics_gets_text(page: bytes) -> None:
     assert (await scraped(page, "text/plain"))[0].startswith("text/plain")
 
@@ -152,6 +187,10 @@ async def test_the_cloudwatch_agent_finds_what_it_looks_for(page: bytes) -> None
         assert found, name
         # it renames these
         assert all({"instance_id", "instance_name", "runtime_tag"} <= labels.keys() for labels in found)
+    # of these it makes NeuronDevice, and what its translator calls neurondevice_hw_ecc_events
+    ecc = families["hardware_ecc_events"]
+    assert {sample.name for sample in ecc.samples} == {"hardware_ecc_events_total"}
+    assert all({"instance_id", "neuron_device_index", "event_type"} <= sample.labels.keys() for sample in ecc.samples)
 
 
 async def test_opentelemetry_finds_its_labels(page: bytes) -> None:

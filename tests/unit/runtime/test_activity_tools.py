@@ -6,8 +6,13 @@ import asyncio
 import contextlib
 import json
 import os
+import pty
 import re
+import select
 import signal
+import subprocess
+import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -487,6 +492,36 @@ def test_the_screen_fits_any_terminal(width: int, height: int) -> None:
     lines = Screen().draw(look(busy()), width=width, height=height)
     assert len(lines) <= height
     assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("end", [b"q", b"\x03", signal.SIGTERM])
+def test_it_draws_on_a_terminal_and_leaves_it_as_it_was(run_root: Path, end: bytes | signal.Signals) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (30, 100))
+    before = termios.tcgetattr(theirs)
+    roots = f"given = views.given; views.given = lambda: given({str(run_root)!r})"
+    code = f"from neuron_runtime import neuron_top, views; {roots}; neuron_top.main()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs) as top:
+        said = b""
+        while b"\x1b[J" not in said:  # the end of a screen
+            assert select.select([ours], [], [], 30)[0], said
+            said += os.read(ours, 1 << 16)
+        assert termios.tcgetattr(theirs) != before, "keys come at once, and are not shown"
+        if isinstance(end, bytes):
+            os.write(ours, end)
+        else:
+            top.send_signal(end)
+        assert top.wait(30) == 0
+    while b"\x1b[?1049l" not in said:
+        assert select.select([ours], [], [], 30)[0], said
+        said += os.read(ours, 1 << 16)
+    assert termios.tcgetattr(theirs) == before
+    assert said.startswith(b"\x1b[?1049h\x1b[?25l\x1b[H"), "another screen, so that the shell's comes back"
+    assert b"neuron-top " in said
+    assert b"trn2.48xlarge" in said
+    assert said.endswith(b"\x1b[?25h\x1b[?1049l")
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_sizes_are_for_people() -> None:

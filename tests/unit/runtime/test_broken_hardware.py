@@ -13,6 +13,7 @@ from neuron_device_model.faults import FAULT_KINDS, Fault
 from neuron_device_model.view import GivenChip, container_view
 from neuron_dra_driver.hardware.effects import told
 from neuron_runtime import load_plan, monitor_record, nccom_test, neuron_sim_load, nrt, views
+from neuron_runtime.neuron_top import Gatherer
 from neuron_runtime.sysfs_tree import Tree
 
 TRN2 = instance_type("trn2.48xlarge")
@@ -155,6 +156,20 @@ def test_a_load_ends_with_the_error_if_it_is_asked_to(
     assert neuron_sim_load.run(["--exit-on-error"], run_root=root) == 255
     assert "NRT_EXEC_HW_ERR_HBM_UE(1201)" in capfd.readouterr().err
     assert neuron_sim_load.run(["--duration", "1ms"], run_root=root) == 0, "else it goes on"
+
+
+def test_neuron_top_goes_on_without_a_lost_device_and_not_without_the_driver(container: Any, given: Any) -> None:
+    gatherer = Gatherer(views.given(str(container.run_root)))
+
+    def shown() -> list[int] | None:
+        look = gatherer.look()
+        return [device["index"] for device in look.view["devices"]] if look else None
+
+    assert shown() == [0, 1]
+    break_(container, given, "DeviceLost")
+    assert shown() == [0]
+    break_(container, given, "DriverFailed", chip=None)
+    assert shown() is None
 
 
 # --- counters
