@@ -52,6 +52,8 @@ LOSSES = "profile-losses.json"
 log = logging.getLogger(__name__)
 
 ListPods = Callable[[], Awaitable[Collection[Pod]]]
+TellPod = Callable[[Pod, str], Awaitable[None]]
+"""A sentence for the eyes of a pod's owner."""
 
 
 @dataclass(slots=True)
@@ -82,6 +84,7 @@ class ActivityService:
         list_pods: ListPods,
         hardware: Hardware,
         directory: Path,
+        tell_pod: TellPod,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`directory` outlives the agent; `clock`: seconds since the epoch."""
@@ -90,6 +93,7 @@ class ActivityService:
         self._folders = folders
         self._node = node
         self._list_pods = list_pods
+        self._tell_pod = tell_pod
         self._places: dict[tuple[str, str], Place] = {}
         self._changed = asyncio.Event()
         self._listening = asyncio.Event()
@@ -233,10 +237,11 @@ class ActivityService:
         except Exception as error:
             log.warning("the pods' activity profiles cannot be read: %s", error or type(error).__name__)
             return  # what was read before holds
-        strange = {sentence for pod in pods if (sentence := strange_profile(pod))}
-        for sentence in strange - self._strange:
+        strange = {sentence: pod for pod in pods if (sentence := strange_profile(pod))}
+        for sentence in strange.keys() - self._strange:
             log.warning("%s", sentence)
-        self._strange = strange
+            await self._tell_pod(strange[sentence], sentence)
+        self._strange = set(strange)
         found = users([place.entry for place in self._places.values()], pods)
         for place in self._places.values():
             place.pods = found[place.entry.uid]

@@ -16,8 +16,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ from ..records.checkpoint import Checkpoint
 from ..reporting.claim_status import ClaimStatus
 from ..reporting.device_health import card_health, device_health
 from ..reporting.pod_events import PodEvents
+from ..reporting.pod_warning import PodRef, tell, warning
 from ..ultraserver.service import ultraserver_service
 from . import health, http_server
 from .readiness import readiness
@@ -178,6 +180,7 @@ class Agent:
             list_pods=self._pods,
             hardware=self._hardware,
             directory=self._driver_dir,
+            tell_pod=self._tell_of_profile,
             clock=clock,
         )
         self._efa = EfaService(
@@ -575,6 +578,18 @@ class Agent:
         selector = f"spec.nodeName={self._settings.node_name}"
         params = {"fieldSelector": selector, "resourceVersion": "0"}
         return (await self._kube.request("GET", "/api/v1/pods", params=params)).get("items") or []
+
+    async def _tell_of_profile(self, pod: Mapping[str, Any], sentence: str) -> None:
+        event = warning(
+            PodRef(*(pod["metadata"][key] for key in ("namespace", "name", "uid"))),
+            reason="UnknownActivityProfile",
+            action="ReadAnnotations",
+            note=sentence,
+            about=[sentence],
+            reporter=self._settings.node_name,
+            now=datetime.now(UTC),
+        )
+        await tell(self._kube.request, event)
 
     # --- running
 

@@ -4,20 +4,15 @@ The kubelet carries device health into `allocatedResourcesStatus` of a pod's con
 is on, which shows as an open stream (`HealthMonitor.watchers`), and then only for claims that the pod's containers name
 (as of Kubernetes 1.36). A pod with `aws.amazon.com/neuron` in its limits would learn nothing.
 
-One Event for each pod and fault, whatever devices it hits. Its name is made from the two, so another process, or this
-one after a restart, makes the same and is told that it is there. Which pods they are is in the claim's `reservedFor`.
+One Event for each pod and fault, whatever devices it hits. Which pods they are is in the claim's `reservedFor`.
 Nothing is asked and nothing is written while nothing is broken.
-
-The ClusterRole needs `create` on `events` of `events.k8s.io`.
 """
 
 import asyncio
-import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -26,17 +21,14 @@ from neuron_device_model.faults import Fault
 
 from ..allocations.allocation import Claim
 from ..claims.driver import ReadClaim
-from ..kubeletplugin import ApiError
-from ..names import API_GROUP, EXTENDED_RESOURCE_CLAIM, SIMULATED
+from ..names import EXTENDED_RESOURCE_CLAIM
 from ..node import SimulatedNode
 from ..records.checkpoint import Entry
 from .claim_status import Request
 from .device_health import explain, faults_of_held
-
-EVENTS = "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+from .pod_warning import PodRef, tell, warning
 
 REASON = "NeuronDeviceUnhealthy"
-NOTE_BYTES = 1024
 
 PATIENCE = 10.0
 """Seconds from the start on in which the kubelet may still open its stream: it tries every five."""
@@ -48,15 +40,6 @@ PAUSE = 0.1
 Object = dict[str, Any]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class PodRef:
-    """Which pod."""
-
-    namespace: str
-    name: str
-    uid: str
 
 
 Told: TypeAlias = tuple[PodRef, Fault]
@@ -82,30 +65,15 @@ def event(pod: PodRef, fault: Fault, devices: Iterable[str], *, reporter: str, n
     """The Event (events.k8s.io/v1) of a fault that hits devices of a pod."""
     subject, plural = _subject(devices)
     note = f"{subject} {'are' if plural else 'is'} unhealthy: {explain([fault])}"
-    digest = hashlib.sha256("/".join((pod.uid, fault.name, fault.type, fault.since)).encode()).hexdigest()[:16]
-    return {
-        "apiVersion": "events.k8s.io/v1",
-        "kind": "Event",
-        "metadata": {
-            "name": f"{pod.name[:200].rstrip('-.')}.{digest}",
-            "namespace": pod.namespace,
-            "labels": {SIMULATED: "true"},
-        },
-        "regarding": {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "namespace": pod.namespace,
-            "name": pod.name,
-            "uid": pod.uid,
-        },
-        "type": "Warning",
-        "reason": REASON,
-        "action": "ReportHealth",
-        "note": _cut(note),
-        "reportingController": f"{API_GROUP}/agent",
-        "reportingInstance": reporter[:128],
-        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-    }
+    return warning(
+        pod,
+        reason=REASON,
+        action="ReportHealth",
+        note=note,
+        about=(fault.name, fault.type, fault.since),
+        reporter=reporter,
+        now=now,
+    )
 
 
 _WORDS = {"device": "Neuron device", "core": "NeuronCore", "physical-core": "physical NeuronCore"}
@@ -123,11 +91,6 @@ def _subject(devices: Iterable[str]) -> tuple[str, bool]:
             others.append(name)
     named = [f"{word}{'s' if len(found) > 1 else ''} {core_list(found)}" for word, found in sorted(numbers.items())]
     return " and ".join([*named, *others]), sum(map(len, numbers.values())) + len(others) > 1
-
-
-def _cut(note: str) -> str:
-    text = note.encode()
-    return note if len(text) <= NOTE_BYTES else text[: NOTE_BYTES - 3].decode(errors="ignore") + "…"
 
 
 class PodEvents:
@@ -207,12 +170,5 @@ class PodEvents:
 
     async def _tell(self, pod: PodRef, fault: Fault, devices: list[str]) -> None:
         body = event(pod, fault, devices, reporter=self._node_name, now=datetime.now(UTC))
-        try:
-            await self._request("POST", EVENTS.format(namespace=pod.namespace), body=body)
-        except Exception as error:
-            status = error.status if isinstance(error, ApiError) else 500
-            if status != 409:  # 409: it is there already
-                log.warning("pod %s/%s is not told of %s: %s", pod.namespace, pod.name, fault.name, error)
-            if status == 429 or status >= 500:
-                return
-        self._told.add((pod, fault))
+        if await tell(self._request, body):
+            self._told.add((pod, fault))

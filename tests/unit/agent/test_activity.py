@@ -227,6 +227,11 @@ async def service(
     async def list_pods() -> list[Any]:
         return getattr(request, "param", [])
 
+    told: list[str] = []
+
+    async def tell_pod(pod: Any, sentence: str) -> None:
+        told.append(sentence)
+
     node = [cut]
     running = ActivityService(
         store=store,
@@ -236,9 +241,10 @@ async def service(
         list_pods=list_pods,
         hardware=Hardware(host.root, node=lambda: node[0]),
         directory=host.root,
+        tell_pod=tell_pod,
     )
     tasks = [asyncio.create_task(running.run()), asyncio.create_task(running.follow_pods())]
-    yield SimpleNamespace(it=running, store=store, folder=host.views / "a" / "neurons", node=node)
+    yield SimpleNamespace(it=running, store=store, folder=host.views / "a" / "neurons", node=node, told=told)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -324,6 +330,9 @@ async def test_the_socket_goes_with_its_claim_and_its_processes_are_sent_away(
 async def test_the_next_agent_takes_the_sockets_over(
     host: Any, service: SimpleNamespace, folder: Path, cut: SimulatedNode, eventually: Callable[..., Any]
 ) -> None:
+    async def tell_nobody(pod: Any, sentence: str) -> None:
+        raise AssertionError(sentence)
+
     async def no_pods() -> list[Any]:
         return []
 
@@ -337,6 +346,7 @@ async def test_the_next_agent_takes_the_sockets_over(
         list_pods=no_pods,
         hardware=Hardware(host.root, node=lambda: cut),
         directory=host.root,
+        tell_pod=tell_nobody,
     )
     async with process(folder) as old:
         assert await old.ask() == []
@@ -351,9 +361,9 @@ async def test_the_next_agent_takes_the_sockets_over(
         store.close()
 
 
-def wishing() -> dict[str, Any]:
+def wishing(profile: str = "collective-bound") -> dict[str, Any]:
     """The pod of the service's claim, with a profile."""
-    found = pod(annotations={PROFILE: "collective-bound"}, namespace="team")
+    found = pod(annotations={PROFILE: profile}, namespace="team")
     found["spec"]["resourceClaims"][0]["resourceClaimName"] = "mine"
     return found
 
@@ -368,6 +378,17 @@ async def test_a_profile_shows_as_a_process_of_its_pod(
         (seen,) = await monitor.ask()
         assert (seen["tag"], seen["pid"], set(seen["cores"])) == ("collective-bound", 1, {"0", "1", "2", "3"})
         assert 'pod="p"' in service.it.metrics()
+
+
+@pytest.mark.parametrize("service", [[wishing("colective")]], indirect=True)
+async def test_a_pod_is_told_once_of_a_profile_that_nobody_knows(
+    service: SimpleNamespace, eventually: Callable[..., Any]
+) -> None:
+    await eventually(lambda: service.told)
+    for _ in range(3):
+        await service.it._read_annotations()
+    (sentence,) = service.told
+    assert "asks for the activity profile 'colective': write training, inference, collective-bound in" in sentence
 
 
 @pytest.mark.parametrize("service", [[wishing()]], indirect=True)

@@ -52,6 +52,9 @@ class Node:
         async def list_pods() -> list[Any]:
             return [POD]
 
+        async def tell_pod(pod: Any, sentence: str) -> None:
+            raise AssertionError(sentence)
+
         clock = SteadyClock(lambda: self.wall, lambda: self.monotonic)
         store = self._host.opened()
         service = ActivityService(
@@ -62,6 +65,7 @@ class Node:
             list_pods=list_pods,
             hardware=Hardware(self._host.root, node=lambda: self.now, clock=clock),
             directory=self._host.root,
+            tell_pod=tell_pod,
             clock=clock,
         )
         tasks = [asyncio.create_task(service.run()), asyncio.create_task(service.follow_pods())]
