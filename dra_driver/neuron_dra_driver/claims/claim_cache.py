@@ -12,10 +12,11 @@ since. In doubt is therefore
   claim was made anew under its name, or it is allocated elsewhere by now;
 * every claim that a watch begins with, hence all that were allocated before this process began or while it missed
   something: between such an allocation and now anything may have happened;
-* every claim from its first prepare or unprepare on, by whatever road, until the watch has shown that *that*
-  allocation ended (`_spent`: an event newer than the version that was used, which has no allocation here). This is
-  the claim whose uid is allocated twice in a row, the second time with other devices: between two pods the old
-  allocation may be all that a late watch has shown;
+* every claim from its first prepare on, by whatever road, until the watch has shown that *that* allocation ended
+  (`_spent`: an event newer than the version that was used, which has no allocation here). This is the claim whose uid
+  is allocated twice in a row, the second time with other devices: between two pods the old allocation may be all that
+  a late watch has shown;
+* every claim that was unprepared, until it is read, deleted, or a watch begins: of which allocation, nobody says;
 * every claim that another process prepared or unprepared, which the checkpoint tells (`used_elsewhere`): in a rolling
   update the one agent's watch may be late by a whole pod that the other one served. From which version it had the
   claim nobody here knows, so it stays in doubt until it is read, deleted, or a watch begins. And everything until a
@@ -143,8 +144,8 @@ class ClaimCache:
     def unprepared(self, uid: str) -> None:
         """A claim was unprepared."""
         self._waiting.pop(uid, None)
-        # If another process prepared it, nobody here knows from which version.
-        self._spent.setdefault(uid, NEVER)
+        # Of the allocation that was prepared here, or of a later one that the watch has not shown yet.
+        self._spent[uid] = NEVER
 
     def stands(self, uid: str) -> bool:
         """Whether what `take` gave is still beyond doubt. Under the node's lock, when the checkpoint was read."""
