@@ -49,10 +49,12 @@ local_images() {
 
 create_cluster() {
   local workers=$1 image=$2 i
+  # a copy: nodes that start again want what they had, though the repository may be gone
+  cp -r "$HACK/kind/patches" "$(cluster_dir)"
   {
     cat "$HACK/kind/cluster.yaml"
     printf 'nodes:\n  - role: control-plane\n    extraMounts: [{hostPath: "%s", containerPath: /kind/patches, readOnly: true}]\n' \
-      "$HACK/kind/patches"
+      "$(cluster_dir)/patches"
     for ((i = 0; i < workers; i++)); do printf '  - role: worker\n'; done
   } > "$(cluster_dir)/kind.yaml"
   kind create cluster --name "$CLUSTER" --image "$image" --config "$(cluster_dir)/kind.yaml" \
