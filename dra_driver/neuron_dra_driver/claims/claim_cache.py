@@ -12,15 +12,13 @@ since. In doubt is therefore
   claim was made anew under its name, or it is allocated elsewhere by now;
 * every claim that a watch begins with, hence all that were allocated before this process began or while it missed
   something: between such an allocation and now anything may have happened;
-* every claim from its first prepare on, by whatever road, until the watch has shown that *that* allocation ended
-  (`_spent`: an event newer than the version that was used, which has no allocation here). This is the claim whose uid
-  is allocated twice in a row, the second time with other devices: between two pods the old allocation may be all that
-  a late watch has shown;
-* every claim that was unprepared, until it is read, deleted, or a watch begins: of which allocation, nobody says;
+* every claim from its first prepare or unprepare on, by whatever road, to its deletion (`_spent`). Its uid may be
+  allocated twice in a row, the second time with other devices: between two pods the old allocation may be all that a
+  late watch has shown, and which one a pod had, or gave back, the order of events does not say. A claim that several
+  pods have one after the other is read for each but the first, then; those of templates have one;
 * every claim that another process prepared or unprepared, which the checkpoint tells (`used_elsewhere`): in a rolling
-  update the one agent's watch may be late by a whole pod that the other one served. From which version it had the
-  claim nobody here knows, so it stays in doubt until it is read, deleted, or a watch begins. And everything until a
-  watch begins, where the other one wrote the checkpoint anew, and what it did before cannot be told any more;
+  update the one agent's watch may be late by a whole pod that the other one served. And everything until a watch
+  begins, where the other one wrote the checkpoint anew, and what it did before cannot be told any more;
 * everything while there is no watch, in the first second of one, which may be filled with the past, while bytes
   of it wait to be read (a process that was stopped for a while), and when the allocation came long ago.
 
@@ -42,7 +40,6 @@ the agent. Those of other nodes are dropped as they are read, those of this node
 
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,11 +60,9 @@ SILENCE = 150.0
 """Seconds without a word, not even a bookmark (one a minute), after which a watch is dead."""
 
 MANY = 4096
-"""Remembered versions after which the next watch begins anew, to sort out those of claims that are gone."""
+"""Remembered claims after which the next watch begins anew, to sort out those of claims that are gone."""
 REFUSED = 600.0
 INITIAL_END = "k8s.io/initial-events-end"
-NEVER = sys.maxsize
-"""A version that no event is newer than."""
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +91,10 @@ class ClaimCache:
         self._trusted_from = 0.0
         self._waiting: dict[str, _Announced] = {}
         """By uid, in the order of their events: allocated here and not asked for yet."""
-        self._spent: dict[str, int] = {}
-        """By uid, the version up to which news of a claim are old; such claims are not given out."""
+        self._spent: set[str] = set()
+        """UIDs of claims that are not given out (any more)."""
+        self._given: set[str] = set()
+        """UIDs of those that were, and whose end nobody has told since."""
         self._in_doubt = False
         """Another process may have used any claim; until a watch begins with all that there is."""
 
@@ -134,22 +131,22 @@ class ClaimCache:
         found = self._waiting.pop(uid, None)
         if found is None:
             return None
-        self._spent[uid] = int(found.claim["metadata"]["resourceVersion"])
+        self._spent.add(uid)
+        self._given.add(uid)
         return found.claim if self._clock() - found.at < FRESH else None
 
     def asked(self, claim: Claim) -> None:
         """The API server was asked for a claim, and this is its answer."""
-        self._spend(claim["metadata"]["uid"], int(claim["metadata"]["resourceVersion"]))
+        self._spend(claim["metadata"]["uid"])
 
     def unprepared(self, uid: str) -> None:
         """A claim was unprepared."""
-        self._waiting.pop(uid, None)
-        # Of the allocation that was prepared here, or of a later one that the watch has not shown yet.
-        self._spent[uid] = NEVER
+        self._spend(uid)
+        self._given.discard(uid)
 
     def stands(self, uid: str) -> bool:
         """Whether what `take` gave is still beyond doubt. Under the node's lock, when the checkpoint was read."""
-        return not self._in_doubt and self._spent.get(uid, NEVER) != NEVER
+        return not self._in_doubt and uid in self._given
 
     def used_elsewhere(self, uid: str | None) -> None:
         """Another process prepared or unprepared a claim, or (None) maybe any."""
@@ -158,14 +155,14 @@ class ClaimCache:
             self._in_doubt = True
         else:
             shown = self._waiting.pop(uid, None)
-            self._spent[uid] = NEVER
+            self._spent.add(uid)
+            self._given.discard(uid)
             if shown:  # the other one's watch may not have shown it that yet, and it may end before
                 self.announced(shown.claim)
 
-    def _spend(self, uid: str, version: int) -> None:
+    def _spend(self, uid: str) -> None:
         self._waiting.pop(uid, None)
-        known = self._spent.get(uid, NEVER)
-        self._spent[uid] = version if known == NEVER else max(known, version)
+        self._spent.add(uid)
 
     def _behind(self) -> bool:
         return (
@@ -190,23 +187,22 @@ class ClaimCache:
             if self._unseen is None:
                 self._version = metadata["resourceVersion"]
             return
-        uid, version = metadata["uid"], int(metadata["resourceVersion"])
+        uid = metadata["uid"]
         here = self._here(claim)
         if self._unseen is not None:
             self._unseen.discard(uid)
             if here:  # who knows what was before
-                self._spend(uid, version)
+                self._spend(uid)
                 self.announced(claim)
-            else:
-                self._ended(uid, version)
             return
         self._version = metadata["resourceVersion"]
         if kind == "DELETED":  # a uid does not come again
             self._waiting.pop(uid, None)
-            self._spent.pop(uid, None)
+            self._spent.discard(uid)
+            self._given.discard(uid)
         elif not here:
             self._waiting.pop(uid, None)
-            self._ended(uid, version)
+            self._given.discard(uid)
         else:
             if uid not in self._spent:
                 self._announce(uid, claim)
@@ -214,15 +210,10 @@ class ClaimCache:
 
     def _begun(self, unseen: set[str]) -> None:
         """All that there is has been told."""
-        for uid in unseen:
-            del self._spent[uid]
+        self._spent -= unseen
+        self._given -= unseen
         self._unseen = None
         self._trusted_from = self._clock() + SETTLE
-
-    def _ended(self, uid: str, version: int) -> None:
-        """There is no allocation here (any more), as of a version."""
-        if version > self._spent.get(uid, NEVER):
-            del self._spent[uid]
 
     def _announce(self, uid: str, claim: dict[str, Any]) -> None:
         now = self._clock()

@@ -421,7 +421,8 @@ class Process:
             and self.live_from <= allocation.since < self.told
             and allocation.until is not None
             and self.told <= allocation.until
-            and max(self.touched.get(uid, -1), self.machine.model.used.get(uid, -1)) <= allocation.since
+            and uid not in self.touched
+            and self.machine.model.used.get(uid, -1) <= self.live_from
             and self.machine.time - self.told_at[allocation.since] < FRESH
         )
 
