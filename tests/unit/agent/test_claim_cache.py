@@ -318,6 +318,23 @@ async def test_unprepared_while_it_has_another_allocation_already(cluster: Clust
     assert await cluster.prepare(ref) == [2]
 
 
+async def test_two_stale_looks_in_a_row(cluster: Cluster, make: Any) -> None:
+    """Found by the soak: the end of what was prepared by the first look made the next allocation news."""
+    await cluster.watch()
+    free = make.claim("mine")
+    del free["status"]
+    ref = cluster.put("mine", make.claim("mine", devices={"r": [0]}))
+    cluster.show()
+    cluster.put("mine", free)
+    cluster.put("mine", make.claim("mine", devices={"r": [1]}))
+    assert await cluster.prepare(ref) == [0], "which the module describes"
+    cluster.store.unprepare(ref.uid)  # as `reconcile` does, when it learns of it
+    cluster.show()
+    cluster.put("mine", free)
+    cluster.put("mine", make.claim("mine", devices={"r": [2]}))
+    assert await cluster.prepare(ref) == [2]
+
+
 @pytest.mark.parametrize("late", [False, True])
 async def test_prepared_by_another_process_and_over(cluster: Cluster, make: Any, late: bool) -> None:
     """In a rolling update the other agent prepares, this one is told to unprepare."""
