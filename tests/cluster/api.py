@@ -16,7 +16,7 @@ from waiting import until
 Object = dict[str, Any]
 
 GROUPS = {
-    **dict.fromkeys(("configmaps", "events", "namespaces", "nodes", "pods"), "v1"),
+    **dict.fromkeys(("configmaps", "events", "namespaces", "nodes", "pods", "serviceaccounts"), "v1"),
     **dict.fromkeys(("deployments", "statefulsets"), "apps/v1"),
     "jobs": "batch/v1",
     **dict.fromkeys(
