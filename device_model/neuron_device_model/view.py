@@ -51,6 +51,8 @@ class View(TypedDict):
     simulated: Literal[True]
     instance_type: str
     instance_id: str
+    network_nodes: list[str]
+    """Of the instance, the spine first, as EC2's instance topology has them; tools of before do not look at it."""
     logical_neuroncore_config: int | None
     sdk_version: str
     tools_version: str
@@ -70,6 +72,7 @@ def container_view(
     instance_id: str,
     sdk: SdkRelease,
     driver_version: str | None = None,
+    network_nodes: Sequence[str] = (),
 ) -> View:
     """The view of some chips of a host, or of some of their cores, in the order given, numbered on from `first_index`.
 
@@ -114,6 +117,7 @@ def container_view(
         "simulated": True,
         "instance_type": instance_type.name,
         "instance_id": instance_id,
+        "network_nodes": list(network_nodes),
         "logical_neuroncore_config": logical_neuron_core if chip.has_logical_neuron_cores else None,
         "sdk_version": sdk.version,
         "tools_version": sdk.tools_version,

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from neuron_device_model.collectives import operations
 from neuron_runtime import nccom_test, nrt
@@ -28,6 +29,7 @@ PROCESSES = 4
 RANKS = 64
 GOAL = 2
 _CHUNK = 1 << 20
+Data: TypeAlias = bytes | memoryview
 
 
 class Counted:
@@ -41,12 +43,13 @@ class Counted:
         self.sent: list[dict[int, int]] = [{}]
         self.received: list[dict[int, int]] = [{}]
 
-    def exchange(self, outgoing: Mapping[int, Sequence[bytes]], incoming: Mapping[int, int]) -> Mapping[int, bytearray]:
-        for number, data in outgoing.items():
-            self.sent[-1][number] = self.sent[-1].get(number, 0) + sum(map(len, data))
-        for number, length in incoming.items():
-            self.received[-1][number] = self.received[-1].get(number, 0) + length
-        return self._one.exchange(outgoing, incoming)
+    def exchange(
+        self, outgoing: Mapping[int, Sequence[Data]], expected: Mapping[int, Sequence[Data]]
+    ) -> Mapping[int, Sequence[Data]]:
+        for counted, parts in ((self.sent[-1], outgoing), (self.received[-1], expected)):
+            for number, data in parts.items():
+                counted[number] = counted.get(number, 0) + sum(map(len, data))
+        return self._one.exchange(outgoing, expected)
 
     def agree(self, problem: str) -> str:
         self.sent.append({})
@@ -109,6 +112,7 @@ def process(number: int, port: int, operation: str, datatype: str, repeat: int, 
     def move_all() -> None:
         for sent, received in zip(counted.sent, counted.received, strict=True):
             move(links, sent, received)
+        one.agree("")
 
     run(counted)
     taken: dict[str, list[tuple[float, float]]] = {"tool": [], "bare": []}
@@ -116,7 +120,7 @@ def process(number: int, port: int, operation: str, datatype: str, repeat: int, 
         one.agree("")
         taken["tool"].append(seconds(lambda: run(one)))
         one.agree("")
-        taken["bare"].append(seconds(lambda: (move_all(), one.agree(""))))
+        taken["bare"].append(seconds(move_all))
     if not number and show:
         document = {**taken, "sent": sum(sum(sent.values()) for sent in counted.sent)}
         print(json.dumps(document), file=sys.stderr)

@@ -3,9 +3,10 @@
     python tests/soak/fuzz_group.py --examples 1000000 --seed 7
 
 Messages are hellos and links with something changed: a field, a type, a number, the length or the kind of the frame,
-any bytes; some are whole, some are cut off, some come in pieces. All are read as the root reads them. One in a hundred
-goes over TCP to the port of a root that waits, and to that of a process that waits for the others; then the real
-processes come, and the group adds up real data. In the end no thread and no socket is left.
+any bytes; some are whole, some are cut off, some come in pieces. All are read as the root reads them. For each hundred
+of them (``--over-tcp 1``: for each) another one goes over TCP to the port of a root that waits, and to that of a
+process that waits for the others; then the real processes come, and the group adds up real data. In the end no thread
+and no socket is left.
 
 The seed decides what is sent; it is printed, and so is the message that failed.
 """
@@ -18,7 +19,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from neuron_runtime.nccom.membership import Hello
 from neuron_runtime.nccom.peers import Peer
 
 PROCESSES = 3
-OVER_TCP = 100
+JOIN_SECONDS = 6 * 3600
 TOKEN = "0123456789abcdef"
 STRANGE: tuple[Any, ...] = (
     None,
@@ -109,7 +110,7 @@ def read(data: bytes, chance: random.Random, root: Hello) -> str:
     return "refused" if reason else "let in"
 
 
-def strangers(port: int, messages: Sequence[bytes]) -> None:
+def strangers(port: int, messages: Iterable[bytes]) -> None:
     """Say each of these over a connection of its own; some leave at once, the others hear the end."""
     for number, data in enumerate(messages):
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
@@ -123,13 +124,19 @@ def strangers(port: int, messages: Sequence[bytes]) -> None:
                 pass  # it was turned away before it had said all
 
 
-def over_tcp(messages: Sequence[bytes]) -> None:
+def of_another_job(count: int, seed: int) -> Iterator[bytes]:
+    """Messages of whom nobody lets in, whatever else they say."""
+    chance = random.Random(seed)
+    return (message(chance, job="other") for _ in range(count))
+
+
+def over_tcp(count: int, seed: int) -> None:
     """Strangers at the port of a root and at that of a process that waits for links; then groups form, and work."""
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(8) as threads:
-        meeting = Meeting("127.0.0.1", listener.getsockname()[1], join_seconds=3600, silence_seconds=60)
-        deadline = time.monotonic() + 3600
+        meeting = Meeting("127.0.0.1", listener.getsockname()[1], join_seconds=JOIN_SECONDS, silence_seconds=60)
+        deadline = time.monotonic() + JOIN_SECONDS
         root = threads.submit(group.host, listener, meeting, hello(0), seed=1, deadline=deadline, order={})
-        strangers(meeting.port, messages)
+        strangers(meeting.port, of_another_job(count, seed))
         members = [threads.submit(group.join, meeting, hello(n), deadline=deadline) for n in range(1, PROCESSES)]
         formed: list[Root | Member] = [root.result(300), *(member.result(300) for member in members)]
         (stream,) = streams.planned(arguments.parse(["-r", "6", "-b", "96kb", "-e", "96kb", "-c", "allr"]))
@@ -144,10 +151,10 @@ def over_tcp(messages: Sequence[bytes]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(8) as threads:
         port = listener.getsockname()[1]
         ways = [mesh.Way("127.0.0.1", port, "first"), mesh.Way("127.0.0.1", 0, "second")]
-        first = threads.submit(mesh.connect, 0, listener, ways, TOKEN, (), seconds=3600)
-        strangers(port, messages)
+        first = threads.submit(mesh.connect, 0, listener, ways, TOKEN, (), seconds=JOIN_SECONDS)
+        strangers(port, of_another_job(count, seed + 1))
         with socket.create_server(("127.0.0.1", 0)) as other:
-            second = mesh.connect(1, other, ways, TOKEN, (), seconds=3600)
+            second = mesh.connect(1, other, ways, TOKEN, (), seconds=JOIN_SECONDS)
         assert isinstance(first.result(300)._links[1], Peer)
         second.close()
         first.result().close()
@@ -160,13 +167,13 @@ def open_files() -> int:
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=1_000_000)
+    parser.add_argument("--over-tcp", type=int, default=100, metavar="N", help="send one for each N")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     args = parser.parse_args(words)
     print(f"seed {args.seed}")
     chance = random.Random(args.seed)
     descriptors, running = open_files(), threading.active_count()
     found = dict.fromkeys(("let in", "refused", "ends", "waits"), 0)
-    sent = []
     for number in range(args.examples):
         data = message(chance, job="flags")
         try:
@@ -174,15 +181,13 @@ def main(words: Sequence[str] | None = None) -> int:
         except Exception:
             print(f"example {number}: {data!r}", file=sys.stderr)
             raise
-        if number % OVER_TCP == 0:
-            # nobody of another job is let in, whatever else it says
-            sent.append(message(chance, job="other"))
-    over_tcp(sent)
+    sent = -(-args.examples // args.over_tcp)
+    over_tcp(sent, args.seed)
     assert all(found.values()), found
     assert threading.active_count() == running
     assert open_files() == descriptors
     said = ", ".join(f"{count} {what}" for what, count in found.items())
-    print(f"{args.examples} messages: {said}; {2 * len(sent)} over TCP, and the groups formed")
+    print(f"{args.examples} messages: {said}; {2 * sent} over TCP, and the groups formed")
     return 0
 
 

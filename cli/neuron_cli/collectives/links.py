@@ -24,7 +24,7 @@ _BELOW = 44
 def svg(fabric: Fabric, ranks: Sequence[Core], answers: Sequence[Estimate], *, title: str) -> str:
     """The boards of these nodes, with what these operations together put on their links."""
     kind = fabric.kind
-    columns = _columns(fabric)
+    columns = columns_of(fabric)
     width = columns * _STEP + _MARGIN
     high = (-(-kind.chips // columns) - 1) * _STEP + _BELOW + _FOOT
     per_line = max(1, 1450 // width)
@@ -33,10 +33,10 @@ def svg(fabric: Fabric, ranks: Sequence[Core], answers: Sequence[Estimate], *, t
     ]
     places = dict(_places(fabric, starts, columns))
     used = {fabric.place(core) for core in ranks}
-    carried = _together(answers)
-    most = max((taken for taken, _ in carried.values()), default=0.0)
+    together = carried(answers)
+    most = max((taken for taken, _ in together.values()), default=0.0)
     body = [_text(_MARGIN, 26, title, size=15, weight="bold"), *_legend(most)]
-    for ends, (taken, words) in sorted(carried.items(), key=lambda one: one[1][0]):
+    for ends, (taken, words) in sorted(together.items(), key=lambda one: one[1][0]):
         body.append(_line(places, ends, taken / most, words))
     for number, (node, (x, y)) in enumerate(zip(fabric.nodes, starts, strict=True)):
         body.append(_text(x - _CHIP / 2, y + high - _FOOT + 32, node.name, size=12))
@@ -58,7 +58,7 @@ def svg(fabric: Fabric, ranks: Sequence[Core], answers: Sequence[Estimate], *, t
     )
 
 
-def _together(answers: Sequence[Estimate]) -> dict[tuple[tuple[str, str], ...], tuple[float, str]]:
+def carried(answers: Sequence[Estimate]) -> dict[tuple[tuple[str, str], ...], tuple[float, str]]:
     """By both ends: the seconds that the busier direction takes at the published rate, and what to say of it."""
     moved: dict[Link, float] = {}
     for answer in answers:
@@ -81,7 +81,8 @@ def _ends(link: Link) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(((link.domain, link.source), (link.domain, link.target))))
 
 
-def _columns(fabric: Fabric) -> int:
+def columns_of(fabric: Fabric) -> int:
+    """Chips that stand in a row."""
     kind = fabric.kind
     if kind.topology in ("torus2d", "torus3d"):
         return kind.wiring.shape[-1]
@@ -90,16 +91,21 @@ def _columns(fabric: Fabric) -> int:
     return max(1, -(-kind.chips // 2)) if kind.chips > 4 else kind.chips
 
 
+def cell(fabric: Fabric, chip: int) -> tuple[int, int]:
+    """Row and column of a chip."""
+    columns = columns_of(fabric)
+    row, column = divmod(chip, columns)
+    folded = fabric.kind.topology in ("ring", "chain") and fabric.kind.chips > 4
+    return row, columns - 1 - column if folded and row % 2 else column
+
+
 def _places(fabric: Fabric, starts: Sequence[Point], columns: int) -> Iterator[tuple[tuple[str, str], Point]]:
     """Where each end of a link is, by domain and name."""
     kind = fabric.kind
-    folded = kind.topology in ("ring", "chain") and kind.chips > 4
     rows = -(-kind.chips // columns)
     for number, (node, (x, y)) in enumerate(zip(fabric.nodes, starts, strict=True)):
         for chip in range(kind.chips):
-            row, column = divmod(chip, columns)
-            if folded and row % 2:
-                column = columns - 1 - column
+            row, column = cell(fabric, chip)
             place = fabric.place(Core(number, chip, 0))
             yield (place.domain, f"chip {place.position}"), (x + column * _STEP, y + row * _STEP)
         below = y + (rows - 1) * _STEP + _BELOW

@@ -11,30 +11,37 @@ from neuron_device_model.collectives.model import Estimate
 
 from neuron_cli.collectives.sweep import shown_size
 
-COLUMNS, LINES = 64, 14
+COLUMNS, LINES = 64, 10
 WIDTH, HEIGHT, PANEL = 960, 420, 380
 LEFT, TOP, BOTTOM = 70, 60, 60
 COLOURS = ("#4477aa", "#ee8866", "#228833", "#aa3377", "#ccbb44", "#66ccee", "#9970ab", "#78909c")
 
 
 def terminal(found: Sequence[Estimate]) -> str:
-    """Bus bandwidth over size; the letters are the algorithms'."""
+    """Time and bus bandwidth over size, one below the other; the letters are the algorithms'."""
     letters = {name: chr(ord("a") + number) for number, name in enumerate(_algorithms(found))}
-    values = [answer.busbw for answer in found]
-    low, high = _range(values)
-    grid = [[" "] * COLUMNS for _ in range(LINES)]
-    for number, answer in enumerate(found):
-        column = round(number * (COLUMNS - 1) / max(len(found) - 1, 1))
-        line = round((1 - _share(answer.busbw, low, high)) * (LINES - 1))
-        grid[line][column] = letters[answer.algorithm]
-    labels = [f"{_at(1 - line / (LINES - 1), low, high):9.2f}" if not line % 4 else " " * 9 for line in range(LINES)]
-    drawn = [f"{label} │{''.join(line).rstrip()}" for label, line in zip(labels, grid, strict=True)]
+    marks = [letters[answer.algorithm] for answer in found]
     first, last = shown_size(found[0].size), shown_size(found[-1].size)
-    legend = ", ".join(f"{letter} {name}" for name, letter in letters.items())
     axis = f"{' ' * 10}└{'─' * COLUMNS}"
     return "\n".join(
-        ["busbw, GB/s", *drawn, axis, f"{' ' * 11}{first}{last:>{COLUMNS - len(first)}}", f"{' ' * 11}{legend}"]
+        [
+            *("time, µs", *_characters([answer.time_us for answer in found], marks), axis),
+            *("busbw, GB/s", *_characters([answer.busbw for answer in found], marks), axis),
+            f"{' ' * 11}{first}{last:>{COLUMNS - len(first)}}",
+            f"{' ' * 11}{', '.join(f'{letter} {name}' for name, letter in letters.items())}",
+        ]
     )
+
+
+def _characters(values: Sequence[float], marks: Sequence[str]) -> list[str]:
+    """A mark for each value, and what some lines stand for."""
+    low, high = _range(values)
+    grid = [[" "] * COLUMNS for _ in range(LINES)]
+    for number, (value, mark) in enumerate(zip(values, marks, strict=True)):
+        column = round(number * (COLUMNS - 1) / max(len(values) - 1, 1))
+        grid[round((1 - _share(value, low, high)) * (LINES - 1))][column] = mark
+    labels = [f"{_at(1 - line / (LINES - 1), low, high):9.2f}" if not line % 3 else " " * 9 for line in range(LINES)]
+    return [f"{label} │{''.join(line).rstrip()}" for label, line in zip(labels, grid, strict=True)]
 
 
 def svg(found: Sequence[Estimate], *, switches: Sequence[tuple[int, str]], title: str) -> str:

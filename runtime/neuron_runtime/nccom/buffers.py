@@ -24,28 +24,24 @@ _RANKS_MOST = 1 << 20
 class Buffer:
     """Elements of one type that repeat."""
 
-    __slots__ = ("_block", "_other", "_whole")
+    __slots__ = ("_block", "_last", "_source")
 
     def __init__(self, block: bytes) -> None:
         self._block = block
-        # most windows are whole ones, and the same bytes
-        self._whole = b""
-        self._other = ((-1, -1), b"")
+        self._source = memoryview(block)
+        # windows of a part are the same bytes
+        self._last = ((0, len(block)), self._source)
 
-    def window(self, first: int, length: int) -> bytes:
-        """Bytes `first` to `first + length`."""
+    def window(self, first: int, length: int) -> memoryview:
+        """Bytes `first` to `first + length`; the same object as the last time where the bytes are."""
         begin = first % len(self._block)
-        if self._other[0] != (begin, length):
-            if not self._whole and begin + length > len(self._block):
-                self._whole = self._block * (WINDOW // PERIOD)
-            source = self._whole or self._block
-            if begin + length > len(source):
-                source = self._block * ((begin + length) // len(self._block) + 1)
-            found = source[begin : begin + length]
-            if found is source:
-                return found
-            self._other = ((begin, length), found)
-        return self._other[1]
+        if self._last[0] != (begin, length):
+            if begin + length > len(self._source):
+                # room for a window wherever it begins
+                blocks = max(WINDOW // PERIOD + 1, (begin + length) // len(self._block) + 1)
+                self._source = memoryview(self._block * blocks)
+            self._last = ((begin, length), self._source[begin : begin + length])
+        return self._last[1]
 
 
 def buffer(datatype: str, rank: int, *, seed: int | None) -> Buffer:
@@ -56,13 +52,9 @@ def buffer(datatype: str, rank: int, *, seed: int | None) -> Buffer:
 
 
 def windows(first: int, count: int) -> Iterator[tuple[int, int]]:
-    """Beginnings and lengths, in elements, of the windows of a part of a buffer; cut where blocks begin."""
-    place, end = first, first + count
-    while place < end:
-        to_block = -place % PERIOD
-        length = min(end - place, to_block or WINDOW)
-        yield place, length
-        place += length
+    """Beginnings and lengths, in elements, of the windows of a part of a buffer; all but the last are alike."""
+    for place in range(first, first + count, WINDOW):
+        yield place, min(WINDOW, first + count - place)
 
 
 def added(datatype: str, a: bytes, b: bytes) -> bytes:

@@ -44,6 +44,8 @@ class Place:
     cores: tuple[GivenCore, ...]
     ultraserver: str | None = None
     seat: int = 0
+    network: tuple[str, ...] = ()
+    """The instance's network nodes, the spine first."""
 
 
 def place(given: Given, taken: Collection[int], environment: Mapping[str, str]) -> Place:
@@ -73,4 +75,5 @@ def place(given: Given, taken: Collection[int], environment: Mapping[str, str]) 
         tuple(by_number[number] for number in sorted(taken)),
         ultraserver if ultraserver.strip("0") else None,
         int(seat) if seat.isascii() and seat.isdigit() and len(seat) < 4 else 0,
+        tuple(first.get("network_nodes") or ()),  # claims that were prepared by agents of before have none
     )

@@ -73,7 +73,10 @@ class Board:
                     f"{place.instance_type} with logical NeuronCore configuration {place.logical_neuron_core} and "
                     f"{first.instance_type} with {first.logical_neuron_core} in one group: use equal ones"
                 )
-        nodes = {place.instance_id: Node(place.instance_id, place.ultraserver, place.seat) for place in self.places}
+        nodes = {
+            place.instance_id: Node(place.instance_id, place.ultraserver, place.seat, place.network)
+            for place in self.places
+        }
         if len(nodes) > 1 and first.instance_type.startswith("inf"):
             raise UnsupportedCollective(ALONE)
         return Fabric(first.instance_type, first.logical_neuron_core, tuple(nodes.values()))

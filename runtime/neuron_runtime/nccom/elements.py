@@ -156,13 +156,13 @@ _ADDING: dict[str, Callable[[bytes, bytes], bytes]] = {
 }
 
 
-def first_difference(name: str, a: bytes, b: bytes) -> int:
+def first_difference(name: str, a: bytes | memoryview, b: bytes | memoryview) -> int:
     """The number of the first element that differs; raises StopIteration where none does."""
     lane = width(name)
     return next(i for i, same in enumerate(map(operator.eq, a, b)) if not same) // lane
 
 
-def shown(name: str, data: bytes, element: int) -> str:
+def shown(name: str, data: bytes | memoryview, element: int) -> str:
     """The bits of an element, as a log shows them."""
     lane = width(name)
     return f"0x{int.from_bytes(data[element * lane : (element + 1) * lane], 'little'):0{2 * lane}x}"

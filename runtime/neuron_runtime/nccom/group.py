@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from neuron_runtime.nccom.claims import Place
     from neuron_runtime.nccom.membership import Hello
-    from neuron_runtime.nccom.mesh import Mesh
+    from neuron_runtime.nccom.mesh import Data, Mesh
 
 RETRY_SECONDS = 0.2
 _STREAM = socket.SOCK_STREAM
@@ -65,9 +65,11 @@ class Root:
         self.places = tuple(hello.place for hello in hellos)
         self.seed = seed
 
-    def exchange(self, outgoing: Mapping[int, Sequence[bytes]], incoming: Mapping[int, int]) -> Mapping[int, bytearray]:
-        """Data to and from other processes. Raises GroupError."""
-        return self._mesh.exchange(outgoing, incoming, self._peers)
+    def exchange(
+        self, outgoing: Mapping[int, Sequence[Data]], expected: Mapping[int, Sequence[Data]]
+    ) -> Mapping[int, Sequence[Data]]:
+        """Data to and from other processes: what came, as `Mesh.exchange` has it. Raises GroupError."""
+        return self._mesh.exchange(outgoing, expected, self._peers)
 
     def agree(self, problem: str) -> str:
         """What went wrong in any process, in words; empty if nothing did."""
@@ -119,10 +121,12 @@ class Member:
         self.places = tuple(places)
         self.seed = seed
 
-    def exchange(self, outgoing: Mapping[int, Sequence[bytes]], incoming: Mapping[int, int]) -> Mapping[int, bytearray]:
-        """Data to and from other processes. Raises GroupError."""
+    def exchange(
+        self, outgoing: Mapping[int, Sequence[Data]], expected: Mapping[int, Sequence[Data]]
+    ) -> Mapping[int, Sequence[Data]]:
+        """Data to and from other processes: what came, as `Mesh.exchange` has it. Raises GroupError."""
         try:
-            return self._mesh.exchange(outgoing, incoming, (self._root,))
+            return self._mesh.exchange(outgoing, expected, (self._root,))
         except GroupError as error:
             raise GroupError(_verdict(self._root, str(error))) from None
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-PROTOCOL = 2
+PROTOCOL = 3
 _MOST_CORES = 1024
+_MOST_LAYERS = 8
 _MOST_TEXT = 253
 
 
@@ -67,6 +68,7 @@ def place_document(place: Place) -> dict[str, Any]:
         "cores": [[core.number, core.chip, core.core] for core in place.cores],
         "ultraserver": place.ultraserver,
         "seat": place.seat,
+        "network": list(place.network),
     }
 
 
@@ -89,9 +91,11 @@ def decoded(content: bytes) -> Hello:
 
 def place_of(found: Any) -> Place:
     """A place out of JSON. Raises ValueError, KeyError or TypeError."""
-    cores = found["cores"]
+    cores, network = found["cores"], found["network"]
     if not isinstance(cores, list) or not 0 < len(cores) <= _MOST_CORES:
         raise ValueError("no list of cores")
+    if not isinstance(network, list) or len(network) > _MOST_LAYERS:
+        raise ValueError("no list of network nodes")
     return Place(
         _text(found["type"]),
         _text(found["instance"]),
@@ -99,6 +103,7 @@ def place_of(found: Any) -> Place:
         tuple(GivenCore(*(_number(part) for part in core)) for core in cores),
         None if found["ultraserver"] is None else _text(found["ultraserver"]),
         _number(found["seat"]),
+        tuple(_text(node) for node in network),
     )
 
 

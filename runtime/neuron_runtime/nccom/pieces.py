@@ -1,7 +1,8 @@
 """What an operation does to the data of a group, as pieces: elements added up from some ranks, for some ranks. Pure.
 
 A piece has a holder: the ranks send theirs to it, it adds them, and sends the sum to whom it is for. That is what a
-mesh does, so every pair of ranks has messages, and every link between their chips carries some.
+mesh does, so every pair of ranks has messages, and every link between their chips carries some. Where a rank's data for
+several others is in a row, that is one piece: there is a share of it for each.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """`count` elements: the sum of what the sources have from element `first` on, for the targets, from `place` on."""
+    """`count` elements: the sum of what the sources have from element `first` on, for the targets, from `place` on.
+
+    If it is shared out, each target gets the next `count` elements; else all get the same, and the first one adds.
+    """
 
     sources: tuple[int, ...]
     """Ranks."""
@@ -29,11 +33,7 @@ class Piece:
     targets: tuple[int, ...]
     place: int
     count: int
-
-    @property
-    def holder(self) -> int:
-        """The rank that adds."""
-        return self.targets[0]
+    shared_out: bool = False
 
 
 def pieces(stream: Stream, size: int) -> Iterator[Piece]:
@@ -63,16 +63,13 @@ def _of_group(stream: Stream, group: tuple[int, ...], begin: int, count: int, si
             length = min(step, begin + count - first)
             yield Piece(group, first, order, first, length)
     elif what is operations.REDUCE_SCATTER:
-        for number, rank in enumerate(group):
-            first = begin + number * share
-            yield Piece(group, first, (rank,), begin // ranks, share)
+        yield Piece(group, begin, group, begin // ranks, share, shared_out=True)
     elif what is operations.ALL_GATHER:
         for number, rank in enumerate(group):
             yield Piece((rank,), begin // ranks, group, begin + number * share, share)
     elif what is operations.ALL_TO_ALL:
         for here, source in enumerate(group):
-            for there, target in enumerate(group):
-                yield Piece((source,), begin + there * share, (target,), begin + here * share, share)
+            yield Piece((source,), begin, group, begin + here * share, share, shared_out=True)
     else:
         yield from _of_variable_sizes(stream, group, size)
 

@@ -40,6 +40,7 @@ def test_a_size_shows_its_stages_and_several_a_plot() -> None:
     assert "→" in one
     _, several, _ = run(*TRN2, "--ranks", "64")
     assert "a mesh, b rdh, c kangaring" in several
+    assert "time, µs" in several
     assert "busbw, GB/s" in several
 
 
@@ -77,6 +78,24 @@ def test_one_size_is_drawn_on_the_board(tmp_path: Path) -> None:
     assert code == 0
     assert len(titles) == 32, "each link of the 4 × 4 torus, once"
     assert any(title.startswith("chip 0 → chip 1: ") for title in titles)
+
+
+def test_the_terminal_shows_the_busiest_links_on_the_board() -> None:
+    _, row, _ = run(*TRN2, "--ranks", "16", "--size", "64MiB")
+    assert "━[ 0]━━━[ 1]━━━[ 2]━━━[ 3]━\n   [ 4]   [ 5]   [ 6]   [ 7]\n" in row
+    _, ring, _ = run("--instance-type", "inf2.48xlarge", "--ranks", "24", "--size", "64MiB")
+    ends = f"     ┃{' ' * 34}┃"
+    assert f"[ 4]━━━[ 5]\n{ends}\n   [11]━━━[10]" in ring
+    _, cards, _ = run("--instance-type", "trn1.32xlarge", "--nodes", "8", "--ranks", "256", "--size", "64MiB")
+    assert cards.count("network cards: ━0  ━1  ") == 4
+    assert "… and 4 more nodes" in cards
+    _, switch, _ = run("--instance-type", "trn3.48xlarge", "--ranks", "64", "--size", "64MiB")
+    assert "switch of server 0: ━0  ━1  " in switch
+    _, servers, _ = run(
+        *("--instance-type", "trn2u.48xlarge", "--nodes", "2", "--ultraserver", "--ranks", "128", "--size", "64MiB")
+    )
+    assert "node-0 [0] ╌╌╌ [0] node-1  " in servers
+    assert "more links between nodes" in servers
 
 
 def test_the_images_of_the_docs_are_those_of_the_model(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def test_one_device_of_a_trn2_shows_what_a_real_container_shows() -> None:
         "simulated": True,
         "instance_type": "trn2.48xlarge",
         "instance_id": "i-0123456789abcdef0",
+        "network_nodes": [],
         "logical_neuroncore_config": 2,
         "sdk_version": "2.32.0",
         "tools_version": "2.32.28.0",

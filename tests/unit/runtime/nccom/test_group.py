@@ -24,7 +24,7 @@ SEED = 11
 
 def hello(number: int, *, processes: int = 3, ranks: int = 2) -> Hello:
     cores = tuple(GivenCore(core, core // 4, core % 4) for core in range(ranks))
-    place = Place("trn2.48xlarge", f"i-{number}", 2, cores)
+    place = Place("trn2.48xlarge", f"i-{number}", 2, cores, network=("spine", f"row-{number}", f"leaf-{number}"))
     return Hello(f"job-{number}", "1", "flags", None, processes, place)
 
 
@@ -86,6 +86,7 @@ def test_all_know_all_places_and_the_seed(job: Job) -> None:
     assert [one.number for one in members] == [0, 1, 2]
     for one in members:
         assert [place.instance_id for place in one.places] == ["i-0", "i-1", "i-2"]
+        assert [place.network[2] for place in one.places] == ["leaf-0", "leaf-1", "leaf-2"]
         assert one.seed == SEED
     finished = job.all(lambda one: one.finish(), members)
     assert [future.result() for future in finished] == [None] * 3
@@ -128,6 +129,30 @@ def test_what_is_wrong_in_one_process_is_told_in_all(job: Job) -> None:
     told = [future.result() for future in job.all(run, job.formed())]
     assert told[0] != ""
     assert len(set(told)) == 1
+
+
+@pytest.mark.parametrize("operation", ["allr", "redsct", "alltoall"])
+def test_a_link_that_corrupts_in_one_process_is_found_there(job: Job, operation: str) -> None:
+    words = ["-r", "6", "-b", "600kb", "-e", "600kb", "-d", "bf16", "-c", operation]
+    (stream,) = streams.planned(arguments.parse(words))
+
+    def corrupt(source: int, target: int, data: bytes) -> bytes:
+        return data[:-1] + bytes([data[-1] ^ 1]) if (source, target) == (4, 5) else data
+
+    def run(one: Root | Member) -> str:
+        wire = corrupt if one.number == 2 else None
+        problem = ""
+        try:
+            checking.Check(stream, [0, 0, 1, 1, 2, 2], seed=one.seed, group=one, wire=wire).run(stream.sizes[0])
+        except checking.Mismatch as mismatch:
+            problem = str(mismatch)
+        said = one.agree(problem)
+        one.finish()
+        return said
+
+    told = {str(future.result()) for future in job.all(run, job.formed())}
+    assert len(told) == 1
+    assert "Data check failed: rank" in told.pop()
 
 
 @pytest.mark.parametrize("end", ["closes", "is silent", "talks nonsense"])
