@@ -14,7 +14,8 @@ import uvloop
 from neuron_device_model.partitions import OFFERED_DEVICES, PARTITIONS
 
 from .agent import logging_json
-from .agent.agent import Agent, Settings
+from .agent.agent import Agent
+from .agent.settings import Settings
 from .api_server.kube import Kube
 from .errors import AgentError
 from .names import DRIVER_NAME

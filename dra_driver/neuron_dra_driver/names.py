@@ -9,6 +9,8 @@ EFA_DRIVER_NAME = "efa.neuron-sim.dev"
 """Not DRANET's own (`dra.net`): it may live on the same nodes, for their real network."""
 ULTRASERVER_DRIVER_NAME = "ultraserver.neuron-sim.dev"
 """Of UltraServers as devices of several nodes, which the operator publishes (neuron_operator.names)."""
+BARRIER_DEVICE = "gang-barrier"
+"""The commit barrier of gangs, beside the UltraServer in its pool. Kube-scheduler's only: a container gets nothing."""
 
 API_GROUP = "neuron-sim.dev"
 API_VERSION = "v1alpha1"

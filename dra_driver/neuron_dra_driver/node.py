@@ -42,6 +42,8 @@ class SimulatedNode:
     """chips, node or both."""
     resources: str
     """By which road they are given away: DRA or DevicePlugin."""
+    network_nodes: tuple[str, ...]
+    """Above it in the network, the spine first."""
     seat: Seat | None
     """Its place in an UltraServer."""
     workload_id: str | None
@@ -173,6 +175,7 @@ def _resolve(
         partitions=partitions,
         devices_offered=devices,
         resources=resources,
+        network_nodes=tuple(network_nodes),
         seat=seat,
         workload_id=workload_id,
         faults=faults,

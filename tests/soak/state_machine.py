@@ -1,4 +1,4 @@
-"""A million things that happen to a node's claims: the state machine of the unit tests, for a night.
+"""A million things that happen to a node's claims: the state machine of the unit tests, a million times.
 
     python tests/soak/state_machine.py --steps 1000000 --seed 7
 
@@ -42,7 +42,8 @@ def run(steps: int, seed: int) -> int:
     while Counted.steps < steps:
         try:
             run_state_machine_as_test(
-                seeded(chance.randrange(2**64))(Counted), settings=bounded(examples=LIVES, database=None)
+                seeded(chance.randrange(2**64))(Counted),
+                settings=bounded(examples=LIVES, database=None, report_multiple_bugs=False),
             )
         except Exception as error:
             notes = "\n".join(getattr(error, "__notes__", ()))

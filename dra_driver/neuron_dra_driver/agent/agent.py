@@ -16,8 +16,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,53 +45,30 @@ from ..kubeletplugin import (
 )
 from ..lock import NodeLock
 from ..metrics import Metrics
-from ..names import SIMULATED
+from ..names import EFA_DRIVER_NAME, SIMULATED
 from ..node import SimulatedNode, from_neuron_node
 from ..prepared.claim_folders import ClaimFolders
 from ..prepared.runtime_tree import RuntimeTrees
 from ..prepared.store import ClaimStore
 from ..records.checkpoint import Checkpoint
 from ..reporting.claim_status import ClaimStatus
-from ..reporting.device_health import card_health, device_health
+from ..reporting.device_health import card_health, device_health, faults_of_held, faults_of_held_card
 from ..reporting.pod_events import PodEvents
 from ..reporting.pod_warning import PodRef, tell, warning
+from ..reporting.prepared_claims import Source
+from ..supervision import cancel, forever
 from ..ultraserver.service import ultraserver_service
 from . import health, http_server
 from .readiness import readiness
+from .settings import Settings
 from .status import Readiness, neuron_node_status
 
 RECONCILE_EVERY = 300.0
-RETRY_MIN, RETRY_MAX = 1.0, 30.0
+UNKNOWN_AGAIN = 30.0
 FIRST_LOOK = 5.0
 FIRST_ANSWER = 10.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Where things are and what this agent is for."""
-
-    node_name: str
-    driver_name: str
-    plugins_dir: Path
-    registry_dir: Path
-    device_plugins_dir: Path
-    pod_resources_dir: Path
-    cdi_dir: Path
-    state_dir: Path
-    run_dir: Path
-    runtime_tree: Path
-    metrics_port: int
-    pod_uid: str | None = None
-    efa: bool = False
-    """Whether the node's EFA cards are offered beside its chips."""
-    standalone: SimulatedNode | None = None
-    """What the node is when no operator says so."""
-    status_interval: float = 0.5
-    """Seconds between two writes of the status: pods come in bursts, and each changes a number in it."""
-    kubelet_patience: float = 5.0
-    """Seconds that the first slice waits for the kubelet to register this driver."""
 
 
 class RealDriverFound(NodeError):
@@ -145,18 +121,32 @@ class Agent:
             on_registration=self._registered,
             health=self._health,
         )
+        self._efa = EfaService(
+            node_name=settings.node_name,
+            kube=kube,
+            plugins_dir=settings.plugins_dir,
+            registry_dir=settings.registry_dir,
+            cdi_dir=settings.cdi_dir,
+            instance=settings.pod_uid,
+            node=self._serving_node,
+            claims_changed=self._cards_changed,
+        )
+        sources = (
+            Source(settings.driver_name, self._store.prepared, faults_of_held),
+            Source(EFA_DRIVER_NAME, self._efa.service.prepared, faults_of_held_card),
+        )
         self._claim_status = ClaimStatus(
-            driver=settings.driver_name,
+            field_manager=settings.driver_name,
             request=kube.request,
             read_claim=kube.claim,
-            prepared=self._store.prepared,
+            sources=sources,
             node=self._offered,
         )
         self._pod_events = PodEvents(
             node_name=settings.node_name,
             request=kube.request,
             read_claim=kube.claim,
-            prepared=self._store.prepared,
+            sources=sources,
             node=self._offered,
             kubelet_listens=lambda: self._health.watchers > 0,
         )
@@ -182,15 +172,6 @@ class Agent:
             directory=self._driver_dir,
             tell_pod=self._tell_of_profile,
             clock=clock,
-        )
-        self._efa = EfaService(
-            node_name=settings.node_name,
-            kube=kube,
-            plugins_dir=settings.plugins_dir,
-            registry_dir=settings.registry_dir,
-            cdi_dir=settings.cdi_dir,
-            instance=settings.pod_uid,
-            node=self._serving_node,
         )
         self._ultraserver = ultraserver_service(
             node_name=settings.node_name,
@@ -241,32 +222,32 @@ class Agent:
             stack.callback(server.close)
             work = [
                 # Its first word is on the way while the sockets are made.
-                self._forever("slices", self._publish_slices),
+                forever("slices", self._publish_slices),
                 self._serve_kubelet(),
-                self._forever("claims", self._claims.follow),
-                self._forever("reconcile", self._reconcile),
-                self._forever("claim status", self._claim_status.run),
-                self._forever("pod events", self._pod_events.run),
-                self._forever("activity", self._activity.run),
-                self._forever("activity profiles", self._activity.follow_pods),
+                forever("claims", self._claims.follow),
+                forever("reconcile", self._reconcile),
+                forever("claim status", self._claim_status.run),
+                forever("pod events", self._pod_events.run),
+                forever("activity", self._activity.run),
+                forever("activity profiles", self._activity.follow_pods),
             ]
             if self._settings.standalone:
                 work += [self._fail_when_refused()]
             else:
                 work += [
-                    self._forever("neuron node", self._follow_neuron_node),
-                    self._forever("device plugins", self._road.run),
-                    self._forever("EFA kubelet", self._efa.service.serve),
-                    self._forever("EFA slices", self._efa.publish),
-                    self._forever("EFA claims", self._efa.service.reconcile),
-                    self._forever("UltraServer kubelet", self._ultraserver.serve),
-                    self._forever("UltraServer claims", self._ultraserver.reconcile),
-                    self._forever("status", self._report_status),
+                    forever("neuron node", self._follow_neuron_node),
+                    forever("device plugins", self._road.run),
+                    forever("EFA kubelet", self._efa.service.serve),
+                    forever("EFA slices", self._efa.publish),
+                    forever("EFA claims", self._efa.service.reconcile),
+                    forever("UltraServer kubelet", self._ultraserver.serve),
+                    forever("UltraServer claims", self._ultraserver.reconcile),
+                    forever("status", self._report_status, failed=self._status_due.set),
                 ]
             tasks = [asyncio.create_task(one) for one in work]
-            stack.push_async_callback(_cancel, tasks)
+            stack.push_async_callback(cancel, tasks)
             stopped = asyncio.create_task(stop.wait())
-            stack.push_async_callback(_cancel, [stopped])
+            stack.push_async_callback(cancel, [stopped])
             await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for ended in tasks:
                 if ended.done():
@@ -460,13 +441,16 @@ class Agent:
 
     # --- claims
 
+    def _cards_changed(self) -> None:
+        self._claim_status.wake()
+        self._pod_events.wake()
+
     def _claims_changed(self) -> None:
         """After every call of the kubelet: nothing here may cost."""
         self._status_due.set()
         if self._refused:
             self._serving_due.set()
-        self._claim_status.wake()
-        self._pod_events.wake()
+        self._cards_changed()
         self._activity.wake()
         if self._node is None:
             self._reconcile_due.set()  # the runtime goes with the last claim
@@ -497,7 +481,7 @@ class Agent:
                 self._claims_changed()
             self._status_due.set()  # somebody else may have written it
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_MAX if done.unknown else RECONCILE_EVERY):
+                async with asyncio.timeout(UNKNOWN_AGAIN if done.unknown else RECONCILE_EVERY):
                     await self._reconcile_due.wait()
 
     # --- status
@@ -591,23 +575,6 @@ class Agent:
         )
         await tell(self._kube.request, event)
 
-    # --- running
-
-    async def _forever(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Begin a piece of work again whenever it ends or fails, less often the more it fails."""
-        pause = RETRY_MIN
-        while True:
-            started = time.monotonic()
-            try:
-                await work()
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-                log.warning("%s: %s; trying again", what, reason, exc_info=_unexpected(error), extra={"work": what})
-                if what == "status":
-                    self._status_due.set()
-            pause = RETRY_MIN if time.monotonic() - started > RETRY_MAX else min(pause * 2, RETRY_MAX)
-            await asyncio.sleep(pause)
-
 
 async def _in_thread(function: Callable[[], None]) -> None:
     """Off the event loop, and to its end also when cancelled: the lock that the caller holds must not go before."""
@@ -619,12 +586,6 @@ async def _in_thread(function: Callable[[], None]) -> None:
         raise
 
 
-async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
 def _labels_of(node: SimulatedNode) -> dict[str, object]:
     seat = node.seat
     return {
@@ -632,8 +593,3 @@ def _labels_of(node: SimulatedNode) -> dict[str, object]:
         "ultraserver_id": seat.id if seat else "",
         "ultraserver_node": seat.node if seat else "",
     }
-
-
-def _unexpected(error: Exception) -> bool:
-    """Whether the log should have the traceback: not for what is said in a sentence, nor for an outage."""
-    return not isinstance(error, AgentError | ApiError | OSError)

@@ -154,6 +154,7 @@ def _request(
             instance_id=node.instance_id,
             sdk=node.sdk,
             driver_version=node.driver_version,
+            network_nodes=node.network_nodes,
         ),
     )
 

@@ -12,10 +12,11 @@ since. In doubt is therefore
   claim was made anew under its name, or it is allocated elsewhere by now;
 * every claim that a watch begins with, hence all that were allocated before this process began or while it missed
   something: between such an allocation and now anything may have happened;
-* every claim from its first prepare or unprepare on, by whatever road, to its deletion (`_spent`). Its uid may be
-  allocated twice in a row, the second time with other devices: between two pods the old allocation may be all that a
-  late watch has shown, and which one a pod had, or gave back, the order of events does not say. A claim that several
-  pods have one after the other is read for each but the first, then; those of templates have one;
+* every claim from its first prepare or unprepare on, by whatever road and however that ends, to its deletion
+  (`_spent`). Its uid may be allocated twice in a row, the second time with other devices: between two pods the old
+  allocation may be all that a late watch has shown, and which one a pod had, or gave back, the order of events does
+  not say. A claim that several pods have one after the other is read for each but the first, then; those of templates
+  have one;
 * every claim that another process prepared or unprepared, which the checkpoint tells (`used_elsewhere`): in a rolling
   update the one agent's watch may be late by a whole pod that the other one served. And everything until a watch
   begins, where the other one wrote the checkpoint anew, and what it did before cannot be told any more;
@@ -135,9 +136,9 @@ class ClaimCache:
         self._given.add(uid)
         return found.claim if self._clock() - found.at < FRESH else None
 
-    def asked(self, claim: Claim) -> None:
-        """The API server was asked for a claim, and this is its answer."""
-        self._spend(claim["metadata"]["uid"])
+    def asked(self, uid: str) -> None:
+        """The API server is asked for a claim, whatever its answer will be."""
+        self._spend(uid)
 
     def unprepared(self, uid: str) -> None:
         """A claim was unprepared."""

@@ -153,6 +153,8 @@ class NodeDriver:
         return None
 
     async def _allocation(self, ref: ClaimRef) -> Allocation | Exception:
+        if self._cache:
+            self._cache.asked(ref.uid)
         try:
             claim = await self._read_claim(ref.namespace, ref.name)
         except Exception as error:
@@ -162,8 +164,6 @@ class NodeDriver:
             )
         if claim is None:
             return ClaimError(f"claim {ref} does not exist any more: delete the pod, so that it gets a new one")
-        if self._cache:
-            self._cache.asked(claim)
         try:
             return allocation_on(claim, uid=ref.uid, driver=self._driver, pool=self._pool)
         except AgentError as error:

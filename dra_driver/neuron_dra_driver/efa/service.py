@@ -14,6 +14,7 @@ from ..api_server.kube import Kube
 from ..kubeletplugin import Health, HealthMonitor, Pool, Slice, SliceController
 from ..names import EFA_DRIVER_NAME, SIMULATED
 from ..node import SimulatedNode
+from ..prepared.cdi import CdiFolder
 from ..stateless.service import StatelessService
 from .driver import EfaDriver
 
@@ -31,15 +32,24 @@ class EfaService:
         cdi_dir: Path,
         instance: str | None,
         node: Callable[[], Awaitable[SimulatedNode]],
+        claims_changed: Callable[[], None],
     ) -> None:
-        """`node` is what preparing asks: it raises an AgentError while this node offers nothing."""
+        """`node` is what preparing asks: it raises an AgentError while this node offers nothing. `claims_changed` is
+        called when claims may have been prepared or unprepared.
+        """
         self._node_name = node_name
         self._kube = kube
         self._health = HealthMonitor()
+
+        def driver(cdi: CdiFolder, changed: Callable[[], None]) -> EfaDriver:
+            def both() -> None:
+                changed()
+                claims_changed()
+
+            return EfaDriver(pool=node_name, read_claim=kube.claim_patiently, cdi=cdi, node=node, changed=both)
+
         self.service = StatelessService(
-            lambda cdi, changed: EfaDriver(
-                pool=node_name, read_claim=kube.claim_patiently, cdi=cdi, node=node, changed=changed
-            ),
+            driver,
             driver_name=EFA_DRIVER_NAME,
             plugins_dir=plugins_dir,
             registry_dir=registry_dir,

@@ -14,24 +14,25 @@ refuses that as a change of what is not ours (so does 1.36). The API server remo
 deallocated.
 
 The ClusterRole needs `patch` on `resourceclaims/status`, and since Kubernetes 1.36 the verb `associated-node:patch` on
-`resourceclaims/driver` with the driver's name as resourceName.
+`resourceclaims/driver` with the drivers' names as resourceNames.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
+
+from neuron_device_model.faults import Fault
 
 from ..allocations.allocation import Claim
 from ..claims.driver import ReadClaim
 from ..kubeletplugin import ApiError
 from ..node import SimulatedNode
-from ..records.checkpoint import Entry
-from ..records.holdings import HeldDevice
-from .device_health import explain, faults_of_held
+from .device_health import explain
+from .prepared_claims import PreparedClaim, Source, prepared_claims
 
 STATUS = "/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims/{name}/status"
 
@@ -64,19 +65,19 @@ class Request(Protocol):
         ...
 
 
-def device_statuses(claim: Claim, entry: Entry, node: SimulatedNode, *, driver: str, now: str) -> list[Object]:
+def device_statuses(claim: Claim, prepared: PreparedClaim, *, now: str) -> list[Object]:
     """The entries of `status.devices` for what is prepared of a claim; conditions that hold on keep their time."""
     status = claim.get("status") or {}
     earlier = {_key(found): found.get("conditions") or [] for found in status.get("devices") or []}
-    held = {(device.pool, device.device): device for device in entry.devices}
     results = ((status.get("allocation") or {}).get("devices") or {}).get("results") or []
     entries: dict[tuple[str, ...], Object] = {}
     for result in results:
-        if result["driver"] == driver and (prepared := held.get((result["pool"], result["device"]))):
+        faults = prepared.devices.get((result["driver"], result["pool"], result["device"]))
+        if faults is not None:
             key = _key(result)
             identity = {name: result[name] for name in _KEYS if result.get(name)}
             before = {condition["type"]: condition for condition in earlier.get(key, [])}
-            entries[key] = {**identity, "conditions": _conditions(prepared, node, before, now)}
+            entries[key] = {**identity, "conditions": _conditions(faults, before, now)}
     return list(entries.values())
 
 
@@ -123,8 +124,7 @@ def _key(device: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(device.get(name) or "" for name in _KEYS)
 
 
-def _conditions(held: HeldDevice, node: SimulatedNode, before: Mapping[str, Object], now: str) -> list[Object]:
-    faults = faults_of_held(held, node)
+def _conditions(faults: Sequence[Fault], before: Mapping[str, Object], now: str) -> list[Object]:
     conditions = [
         {"type": "Ready", "status": "True", "reason": "Prepared", "message": "containers can use the device"},
         {"type": "Healthy", "status": "False", "reason": faults[0].type, "message": explain(faults)}
@@ -143,12 +143,9 @@ class _Progress:
     """How far it is with a prepared claim."""
 
     due: float
-    written: object = None
+    written: PreparedClaim | None = None
     """What the status was made from when it was right last."""
     failures: int = 0
-
-
-_Due: TypeAlias = tuple[Entry, object, SimulatedNode]
 
 
 class ClaimStatus:
@@ -157,17 +154,17 @@ class ClaimStatus:
     def __init__(
         self,
         *,
-        driver: str,
+        field_manager: str,
         request: Request,
         read_claim: ReadClaim,
-        prepared: Callable[[], Iterable[Entry]],
+        sources: Sequence[Source],
         node: Callable[[], SimulatedNode | None],
     ) -> None:
-        """`prepared`: `ClaimStore.prepared`; `node`: what the node is, None while nothing is known of its devices."""
-        self._driver = driver
+        """`node`: what the node is, None while nothing is known of its devices."""
+        self._field_manager = field_manager
         self._request = request
         self._read_claim = read_claim
-        self._prepared = prepared
+        self._sources = sources
         self._node = node
         self._claims: dict[str, _Progress] = {}
         self._failing = False
@@ -183,8 +180,8 @@ class ClaimStatus:
         while True:
             self._changed.clear()
             due, later = self._look(clock())
-            for entry, content, node in due:
-                await self._bring(entry, content, node)
+            for claim in due:
+                await self._bring(claim)
                 await asyncio.sleep(PAUSE)
             if due:
                 continue
@@ -193,62 +190,61 @@ class ClaimStatus:
                     await self._changed.wait()
                     await asyncio.sleep(SWARM)
 
-    def _look(self, now: float) -> tuple[list[_Due], float | None]:
+    def _look(self, now: float) -> tuple[list[PreparedClaim], float | None]:
         """What has to be written now, and when to look again if nothing happens."""
         node = self._node()
         if node is None:
             return [], None
-        entries = {entry.uid: entry for entry in self._prepared() if entry.origin == "claim"}
-        self._claims = {uid: known for uid, known in self._claims.items() if uid in entries}
-        due: list[_Due] = []
+        prepared = prepared_claims(self._sources, node)
+        self._claims = {uid: known for uid, known in self._claims.items() if uid in prepared}
+        due: list[PreparedClaim] = []
         later = None
-        for uid, entry in entries.items():
-            claim = self._claims.setdefault(uid, _Progress(now + SETTLE))
-            content = (entry.serial, tuple(faults_of_held(held, node) for held in entry.devices))
-            if claim.written == content:
+        for uid, claim in prepared.items():
+            progress = self._claims.setdefault(uid, _Progress(now + SETTLE))
+            if progress.written == claim:
                 continue
-            if claim.due <= now:
-                due.append((entry, content, node))
+            if progress.due <= now:
+                due.append(claim)
             else:
-                later = claim.due if later is None else min(later, claim.due)
+                later = progress.due if later is None else min(later, progress.due)
         return due, later
 
-    async def _bring(self, entry: Entry, content: object, node: SimulatedNode) -> None:
-        progress = self._claims[entry.uid]
+    async def _bring(self, prepared: PreparedClaim) -> None:
+        progress = self._claims[prepared.uid]
         try:
-            await self._write(entry, node)
+            await self._write(prepared)
         except Exception as error:
             if not (isinstance(error, ApiError) and error.status == 404):
-                self._failed(progress, entry, error)
+                self._failed(progress, prepared, error)
                 return
         else:
             self._failing = False
-        progress.written = content
+        progress.written = prepared
         progress.failures = 0
 
-    async def _write(self, entry: Entry, node: SimulatedNode) -> None:
-        claim = await self._read_claim(entry.namespace, entry.name)
-        if claim is None or claim["metadata"]["uid"] != entry.uid:
+    async def _write(self, prepared: PreparedClaim) -> None:
+        claim = await self._read_claim(prepared.namespace, prepared.name)
+        if claim is None or claim["metadata"]["uid"] != prepared.uid:
             return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        operations = patch(claim, device_statuses(claim, entry, node, driver=self._driver, now=now))
+        operations = patch(claim, device_statuses(claim, prepared, now=now))
         if operations:
             await self._request(
                 "PATCH",
-                STATUS.format(namespace=entry.namespace, name=entry.name),
-                params={"fieldManager": self._driver},
+                STATUS.format(namespace=prepared.namespace, name=prepared.name),
+                params={"fieldManager": self._field_manager},
                 body=operations,
                 content_type="application/json-patch+json",
             )
 
-    def _failed(self, progress: _Progress, entry: Entry, error: Exception) -> None:
+    def _failed(self, progress: _Progress, prepared: PreparedClaim, error: Exception) -> None:
         pause = min(RETRY_FIRST * 2**progress.failures, RETRY_MOST)
         progress.failures += 1
         progress.due = asyncio.get_running_loop().time() + pause
         # One word of it until it works again, not one for each claim and try.
         log.log(
             logging.DEBUG if self._failing else logging.WARNING,
-            "cannot write the status of claim %s, trying again: %s", entry, error or type(error).__name__,
-            extra={"claim_uid": entry.uid},
+            "cannot write the status of claim %s, trying again: %s", prepared, error or type(error).__name__,
+            extra={"claim_uid": prepared.uid},
         )  # fmt: skip
         self._failing = True

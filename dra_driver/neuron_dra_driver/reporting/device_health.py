@@ -46,6 +46,12 @@ def faults_of_held(held: HeldDevice, node: SimulatedNode) -> tuple[Fault, ...]:
     return _breaking(part, node)
 
 
+def faults_of_held_card(held: HeldDevice, node: SimulatedNode) -> tuple[Fault, ...]:
+    """The faults that break an EFA card of a prepared claim."""
+    cards = (card for card in efa_devices(node.instance_type) if card.name == held.device) if node.faults else ()
+    return tuple(fault for card in cards for fault in faults_of_card(card, node.faults))
+
+
 def explain(faults: Sequence[Fault]) -> str:
     """What is wrong, which object says so, and what to do."""
     return "; ".join(map(_sentence, faults))

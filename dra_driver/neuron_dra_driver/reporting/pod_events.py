@@ -11,7 +11,7 @@ Nothing is asked and nothing is written while nothing is broken.
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -23,10 +23,10 @@ from ..allocations.allocation import Claim
 from ..claims.driver import ReadClaim
 from ..names import EXTENDED_RESOURCE_CLAIM
 from ..node import SimulatedNode
-from ..records.checkpoint import Entry
 from .claim_status import Request
-from .device_health import explain, faults_of_held
+from .device_health import explain
 from .pod_warning import PodRef, tell, warning
+from .prepared_claims import PreparedClaim, Source, prepared_claims
 
 REASON = "NeuronDeviceUnhealthy"
 
@@ -43,8 +43,6 @@ log = logging.getLogger(__name__)
 
 
 Told: TypeAlias = tuple[PodRef, Fault]
-Broken: TypeAlias = tuple[Entry, dict[str, tuple[Fault, ...]]]
-"""A prepared claim, and the faults of each of its devices that is hit."""
 
 
 def carried_by_kubelet(claim: Claim) -> bool:
@@ -88,7 +86,7 @@ def _subject(devices: Iterable[str]) -> tuple[str, bool]:
         if match := _NAME.fullmatch(name):
             numbers.setdefault(_WORDS[match[1]], []).append(int(match[2]))
         else:
-            others.append(name)
+            others.append(f"EFA card {name}" if name.startswith("pci-") else name)
     named = [f"{word}{'s' if len(found) > 1 else ''} {core_list(found)}" for word, found in sorted(numbers.items())]
     return " and ".join([*named, *others]), sum(map(len, numbers.values())) + len(others) > 1
 
@@ -102,15 +100,15 @@ class PodEvents:
         node_name: str,
         request: Request,
         read_claim: ReadClaim,
-        prepared: Callable[[], Iterable[Entry]],
+        sources: Sequence[Source],
         node: Callable[[], SimulatedNode | None],
         kubelet_listens: Callable[[], bool],
     ) -> None:
-        """`prepared`: `ClaimStore.prepared`; `kubelet_listens`: whether `HealthMonitor.watchers` is not 0."""
+        """`kubelet_listens`: whether `HealthMonitor.watchers` is not 0."""
         self._node_name = node_name
         self._request = request
         self._read_claim = read_claim
-        self._prepared = prepared
+        self._sources = sources
         self._node = node
         self._kubelet_listens = kubelet_listens
         self._told: set[Told] = set()
@@ -138,32 +136,27 @@ class PodEvents:
                     await self._changed.wait()
                     await asyncio.sleep(SETTLE)
 
-    def _broken(self) -> list[Broken]:
+    def _broken(self) -> list[PreparedClaim]:
         node = self._node()
         if node is None or not node.faults:
             return []
-        found = []
-        for entry in self._prepared():
-            hit = {held.device: faults for held in entry.devices if (faults := faults_of_held(held, node))}
-            if hit and entry.origin == "claim":
-                found.append((entry, hit))
-        return found
+        return [claim for claim in prepared_claims(self._sources, node).values() if any(claim.devices.values())]
 
-    async def _affected(self, broken: Iterable[Broken]) -> dict[Told, list[str]]:
+    async def _affected(self, broken: Iterable[PreparedClaim]) -> dict[Told, list[str]]:
         """The pods that have to be told of a fault, and which of their devices it hits."""
         affected: dict[Told, list[str]] = {}
-        for entry, hit in broken:
+        for prepared in broken:
             try:
-                claim = await self._read_claim(entry.namespace, entry.name)
+                claim = await self._read_claim(prepared.namespace, prepared.name)
             except Exception as error:
-                log.warning("cannot ask who uses claim %s: %s", entry, error, extra={"claim_uid": entry.uid})
+                log.warning("cannot ask who uses claim %s: %s", prepared, error, extra={"claim_uid": prepared.uid})
                 continue
-            if claim is None or claim["metadata"]["uid"] != entry.uid:
+            if claim is None or claim["metadata"]["uid"] != prepared.uid:
                 continue
             if self._kubelet_listens() and carried_by_kubelet(claim):
                 continue
             for pod in pods_of(claim):
-                for device, faults in hit.items():
+                for (_, _, device), faults in prepared.devices.items():
                     for fault in faults:
                         affected.setdefault((pod, fault), []).append(device)
         return affected

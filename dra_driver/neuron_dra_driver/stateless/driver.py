@@ -12,8 +12,10 @@ while a uid that is gone never comes back.
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from ..allocations.config import SIMULATED_VARIABLE
 from ..errors import AgentError
@@ -27,7 +29,9 @@ from ..kubeletplugin import (
 )
 from ..names import SIMULATED
 from ..node import SimulatedNode
-from ..prepared.cdi import CLAIM, VERSION, CdiFolder, kind
+from ..prepared.cdi import CLAIM, RECORD, VERSION, CdiFolder, kind
+from ..records.checkpoint import Entry
+from ..records.holdings import HeldDevice
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +54,20 @@ class StatelessDriver(ABC):
         changed: Callable[[], None],
     ) -> None:
         """`pool` is the node's name. `node` raises an AgentError while this node offers nothing; `changed` is told
-        when files may have gone.
+        when files may have come or gone.
         """
         self._pool = pool
         self._read_claim = read_claim
         self._cdi = cdi
         self._node = node
         self._changed = changed
+        self._prepares = 0
+        self._entries: dict[str, Entry] | None = None
+        """What the files say; None: look again."""
+
+    def prepared(self) -> Iterable[Entry]:
+        """The claims that are prepared, also by an earlier process."""
+        return self._known().values()
 
     @abstractmethod
     def devices(self, claim: Mapping[str, Any] | None, ref: ClaimRef, node: SimulatedNode) -> Sequence[AllocatedDevice]:
@@ -73,6 +84,7 @@ class StatelessDriver(ABC):
         except AgentError as error:
             return dict.fromkeys((claim.uid for claim in claims), error)
         results = await asyncio.gather(*(self._prepare(claim, node) for claim in claims))
+        self._changed()
         return {claim.uid: result for claim, result in zip(claims, results, strict=True)}
 
     async def unprepare(self, claims: Sequence[ClaimRef]) -> Mapping[str, UnprepareResult]:
@@ -80,7 +92,7 @@ class StatelessDriver(ABC):
         results: dict[str, UnprepareResult] = {}
         for claim in claims:
             try:
-                self._cdi.remove(claim.uid)
+                self._remove(claim.uid)
                 results[claim.uid] = None
             except AgentError as error:
                 results[claim.uid] = error
@@ -95,8 +107,9 @@ class StatelessDriver(ABC):
                 claim = await self._read_claim(namespace, name)
                 if claim is not None and claim["metadata"]["uid"] == uid:
                     continue
-            self._cdi.remove(uid)
+            self._remove(uid)
             log.info("removed what was left of claim %s", uid, extra={"claim_uid": uid})
+        self._entries = None  # what another agent did in an update
         self._changed()
 
     async def _prepare(self, ref: ClaimRef, node: SimulatedNode) -> PrepareResult:
@@ -109,19 +122,40 @@ class StatelessDriver(ABC):
             )
         try:
             devices = self.devices(claim, ref, node)
-            self._cdi.write(ref.uid, self._cdi_spec(ref, devices, node))
+            entry = self._entry(ref, devices)
+            self._cdi.write(ref.uid, self._cdi_spec(entry, devices, node))
         except (ClaimNotUsable, AgentError) as error:
             return error
+        self._known()[ref.uid] = entry
         return [self._answer(ref, device) for device in devices]
 
-    def _cdi_spec(self, ref: ClaimRef, devices: Sequence[AllocatedDevice], node: SimulatedNode) -> dict[str, Any]:
+    def _known(self) -> dict[str, Entry]:
+        if self._entries is None:
+            found = {uid: self._cdi.entry(uid) for uid in sorted(self._cdi.claims())}
+            self._entries = {uid: entry for uid, entry in found.items() if entry}
+        return self._entries
+
+    def _remove(self, uid: str) -> None:
+        self._cdi.remove(uid)
+        self._known().pop(uid, None)
+
+    def _entry(self, ref: ClaimRef, devices: Sequence[AllocatedDevice]) -> Entry:
+        self._prepares += 1
+        held = tuple(HeldDevice(device.request, device.pool, device.device) for device in devices)
+        return Entry(ref.uid, ref.namespace, ref.name, held, runtime="", serial=self._prepares)
+
+    def _cdi_spec(self, entry: Entry, devices: Sequence[AllocatedDevice], node: SimulatedNode) -> dict[str, Any]:
         return {
             "cdiVersion": VERSION,
             "kind": kind(self.driver_name),
-            "annotations": {SIMULATED: "true", CLAIM: str(ref)},
+            "annotations": {
+                SIMULATED: "true",
+                CLAIM: str(entry),
+                RECORD: orjson.dumps(entry.as_record()).decode(),
+            },
             "devices": [
                 {
-                    "name": f"{ref.uid}_{name}",
+                    "name": f"{entry.uid}_{name}",
                     "containerEdits": {"env": [f"{SIMULATED_VARIABLE}=true"], **self.edits(name, node)},
                 }
                 # With admin access one device may be in several requests.

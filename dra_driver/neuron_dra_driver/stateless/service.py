@@ -6,12 +6,13 @@ sockets until the last claim is unprepared, because a kubelet without its driver
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..kubeletplugin import HealthMonitor, KubeletPlugin
 from ..kubeletplugin.sockets import remove_dead
 from ..prepared.cdi import CdiFolder
+from ..records.checkpoint import Entry
 from .driver import StatelessDriver
 
 RECONCILE_EVERY = 300.0
@@ -31,8 +32,8 @@ class StatelessService:
         instance: str | None,
         health: HealthMonitor | None = None,
     ) -> None:
-        """`make` makes the driver, given its folder and what to call when files may have gone; `health` is what it says
-        about its devices.
+        """`make` makes the driver, given its folder and what to call when files may have come or gone; `health` is what
+        it says about its devices.
         """
         self._driver_name = driver_name
         self._plugins_dir = plugins_dir
@@ -55,6 +56,10 @@ class StatelessService:
         """Say whether the node has anything for claims."""
         self._offers = offers
         self._due.set()
+
+    def prepared(self) -> Iterable[Entry]:
+        """The claims that are prepared."""
+        return self._driver.prepared()
 
     async def serve(self) -> None:
         """Serve the kubelet whenever, and for as long as, somebody needs it."""

@@ -14,7 +14,7 @@ from neuron_device_model.ultraserver import SETS
 from ..allocations.config import SIMULATED_VARIABLE
 from ..errors import ClaimError
 from ..kubeletplugin import AllocatedDevice, ClaimRef, allocated_devices
-from ..names import ULTRASERVER_DRIVER_NAME
+from ..names import BARRIER_DEVICE, ULTRASERVER_DRIVER_NAME
 from ..node import SimulatedNode
 from ..prepared.ultraserver_environment import environment
 from ..stateless.driver import StatelessDriver
@@ -26,15 +26,16 @@ class UltraServerDriver(StatelessDriver):
     driver_name = ULTRASERVER_DRIVER_NAME
 
     def devices(self, claim: Mapping[str, Any] | None, ref: ClaimRef, node: SimulatedNode) -> Sequence[AllocatedDevice]:
-        """The claim's UltraServer, if it is this node's."""
+        """The claim's UltraServer, if it is this node's, and the barrier of gangs, if the claim has that."""
         if node.seat is None:
             raise ClaimError(
-                f"claim {ref} holds an UltraServer, and node {self._pool} is in none (any more): delete the pods of "
-                "the claim and the claim, so that they are scheduled again"
+                f"claim {ref} holds a device of an UltraServer, and node {self._pool} is in none (any more): delete the"
+                " pods of the claim and the claim, so that they are scheduled again"
             )
         return allocated_devices(claim, ref, driver_name=ULTRASERVER_DRIVER_NAME, pool=node.seat.id)
 
     def edits(self, device: str, node: SimulatedNode) -> Mapping[str, Any]:
         """The node's place. AWS has no words for UltraServers of other sizes than its sets."""
-        words = environment(node.seat.size, node.seat) if node.seat and node.seat.size in SETS else {}
+        known = node.seat is not None and node.seat.size in SETS and device != BARRIER_DEVICE
+        words = environment(node.seat.size, node.seat) if node.seat and known else {}
         return {"env": [f"{name}={value}" for name, value in {SIMULATED_VARIABLE: "true", **words}.items()]}

@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any
 
@@ -11,9 +10,8 @@ from ..agent import http_server
 from ..api_server.counter_support import keeps_counters
 from ..api_server.kube import Kube
 from ..clock import SteadyClock
-from ..kubeletplugin import ApiError
-from ..kubeletplugin.backoff import Backoff
 from ..names import VIRTUAL
+from ..supervision import cancel, forever
 from .device_page import DevicePage
 from .metrics import FleetMetrics
 from .publisher import WRITERS, Publisher
@@ -22,8 +20,6 @@ from .workloads import Workloads
 from .workloads_api import WorkloadsApi
 
 _PROBE = "neuron-sim-probe"
-_RETRY, _RETRY_MAX, _CALM = 0.5, 30.0, 60.0
-_GONE = 410
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +56,10 @@ async def run(
         streams["/metrics"] = partial(metrics_page, 0, 1)
         server = await http_server.serve({"/healthz": health_page}, streams=streams, port=metrics_port)
     work = [
-        _forever("NeuronNodes", publisher.follow_neuron_nodes),
-        _forever("slices", publisher.follow_slices),
-        _forever("claims", users.follow_claims),
-        _forever("pods", users.follow_pods),
+        forever("NeuronNodes", publisher.follow_neuron_nodes),
+        forever("slices", publisher.follow_slices),
+        forever("claims", users.follow_claims),
+        forever("pods", users.follow_pods),
         *(publisher.write() for _ in range(WRITERS)),
     ]
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(each) for each in (stop.wait(), *work)]
@@ -73,20 +69,6 @@ async def run(
             task.result()
         log.info("stopping; what is published stays")
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(tasks)
         if server is not None:
             server.close()
-
-
-async def _forever(what: str, follow: Callable[[], Awaitable[None]]) -> None:
-    retry = Backoff(_RETRY, _RETRY_MAX, calm=_CALM)
-    while True:
-        started = time.monotonic()
-        try:
-            await follow()
-        except (ApiError, OSError) as error:
-            if not (isinstance(error, ApiError) and error.status == _GONE):
-                log.warning("%s: %s; beginning again", what, error or type(error).__name__)
-        await asyncio.sleep(retry.next(lasted=time.monotonic() - started))

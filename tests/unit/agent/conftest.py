@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from neuron_dra_driver.agent.agent import Settings
+from neuron_dra_driver.agent.settings import Settings
 from neuron_dra_driver.allocations.allocation import Allocation, allocation_on
 from neuron_dra_driver.api_server.kube import Kube
 from neuron_dra_driver.node import SimulatedNode, standalone

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from neuron_dra_driver.api_server.kube import Kube
 from neuron_dra_driver.claims.claim_cache import FRESH, MANY, SETTLE, ClaimCache
 from neuron_dra_driver.claims.driver import NodeDriver
-from neuron_dra_driver.errors import ClaimError, DeviceHeld
+from neuron_dra_driver.errors import AgentError, ClaimError, DeviceHeld
 from neuron_dra_driver.kubeletplugin import ApiError, ClaimRef
 from neuron_dra_driver.lock import NodeLock
 from neuron_dra_driver.metrics import Metrics
@@ -63,6 +63,7 @@ class Cluster:
         self.late: list[tuple[str, Any]] = []
         """Events that the watch has yet to show."""
         self.refusal: ApiError | None = None
+        self.failing = False
         self.cache = ClaimCache(self, driver=DRIVER, pool=NODE, clock=lambda: self.now)  # type: ignore[arg-type]
         (root / "tree/bin").mkdir(parents=True)
         self.root = root
@@ -161,6 +162,8 @@ class Cluster:
     async def read(self, namespace: str, name: str) -> Any:
         self.reads.append(name)
         await asyncio.sleep(0)
+        if self.failing:
+            raise ApiError(500, "etcdserver: request timed out")
         return json.loads(json.dumps(self.claims.get(name)))
 
     # --- the kubelet
@@ -333,6 +336,21 @@ async def test_two_stale_looks_in_a_row(cluster: Cluster, make: Any) -> None:
     cluster.put("mine", free)
     cluster.put("mine", make.claim("mine", devices={"r": [2]}))
     assert await cluster.prepare(ref) == [2]
+
+
+async def test_shown_after_a_read_that_failed(cluster: Cluster, make: Any) -> None:
+    """Found by the soak: what was not answered the first time was taken for a claim that nobody had asked for."""
+    await cluster.watch()
+    free = make.claim("mine")
+    del free["status"]
+    ref = cluster.put("mine", make.claim("mine", devices={"r": [0]}))
+    cluster.failing = True
+    assert isinstance(await cluster.prepare(ref), AgentError)
+    cluster.failing = False
+    cluster.show()
+    cluster.put("mine", free)
+    cluster.put("mine", make.claim("mine", devices={"r": [1]}))
+    assert await cluster.prepare(ref) == [1]
 
 
 @pytest.mark.parametrize("late", [False, True])

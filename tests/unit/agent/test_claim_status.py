@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from neuron_device_model.catalog import instance_type
+from neuron_device_model.efa import efa_devices
 from neuron_device_model.faults import Fault
 from neuron_dra_driver.kubeletplugin import ApiError
+from neuron_dra_driver.names import EFA_DRIVER_NAME
 from neuron_dra_driver.node import SimulatedNode
 from neuron_dra_driver.records.checkpoint import Entry
 from neuron_dra_driver.records.holdings import HeldDevice
 from neuron_dra_driver.reporting.claim_status import PAUSE, ClaimStatus
+from neuron_dra_driver.reporting.device_health import faults_of_held, faults_of_held_card
+from neuron_dra_driver.reporting.prepared_claims import Source
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "kubeletplugin"))
 
@@ -25,6 +30,11 @@ from virtual_time import run
 DRIVER = "neuron.aws.com"
 CLAIMS = "/apis/resource.k8s.io/v1/namespaces/team/resourceclaims/"
 BROKEN = Fault("x", "HBMUncorrectable", 3, None, "NoSchedule", "", "2026-11-21T10:00:00Z")
+CARD = "pci-0000-c9-00-0"
+"""The one beside chip 0 of a trn2.48xlarge."""
+(CARD_NUMBER,) = (card.verbs for card in efa_devices(instance_type("trn2.48xlarge")) if card.name == CARD)
+CARD_DOWN = replace(BROKEN, name="y", type="EFADown", chip=None, efa=CARD_NUMBER)
+OTHER_CARD_DOWN = replace(CARD_DOWN, name="z", efa=CARD_NUMBER - 1)
 
 Object = dict[str, Any]
 
@@ -110,6 +120,7 @@ def scene(make: Any, trn2: SimulatedNode) -> Any:
         def __init__(self) -> None:
             self.api = Api()
             self.prepared: list[Entry] = []
+            self.cards: list[Entry] = []
             self.node: SimulatedNode | None = trn2
 
         def claim(self, name: str, *chips: int, **fields: Any) -> Entry:
@@ -121,10 +132,13 @@ def scene(make: Any, trn2: SimulatedNode) -> Any:
 
         async def __aenter__(self) -> Any:
             self.status = ClaimStatus(
-                driver=DRIVER,
+                field_manager=DRIVER,
                 request=self.api.request,
                 read_claim=self.api.read_claim,
-                prepared=lambda: self.prepared,
+                sources=[
+                    Source(DRIVER, lambda: self.prepared, faults_of_held),
+                    Source(EFA_DRIVER_NAME, lambda: self.cards, faults_of_held_card),
+                ],
                 node=lambda: self.node,
             )
             self.task = asyncio.create_task(self.status.run())
@@ -188,6 +202,29 @@ def test_a_fault_changes_the_claims_that_hold_what_is_broken_and_no_other(scene:
             scene.node = replace(scene.node, faults=())
             await scene.later()
             assert scene.api.conditions("mine", "neuron-device-3")["Healthy"] == ("True", "NoFault")
+
+    run(scenario())
+
+
+def test_cards_stand_beside_the_chips_of_their_claim_and_break_by_themselves(scene: Any) -> None:
+    async def scenario() -> None:
+        async with scene:
+            chips = scene.claim("mine", 3)
+            card = {"request": "efa", "driver": EFA_DRIVER_NAME, "pool": "worker-1", "device": CARD}
+            scene.api.claims["mine"]["status"]["allocation"]["devices"]["results"].append(card)
+            held = (HeldDevice("efa", "worker-1", CARD),)
+            scene.cards.append(Entry(chips.uid, "team", "mine", held, runtime="", serial=1))
+            await scene.later()
+            well = {"Ready": ("True", "Prepared"), "Healthy": ("True", "NoFault")}
+            assert scene.api.conditions("mine", CARD) == scene.api.conditions("mine", "neuron-device-3") == well
+            scene.node = replace(scene.node, faults=(CARD_DOWN, OTHER_CARD_DOWN))
+            await scene.later()
+            assert scene.api.conditions("mine", CARD)["Healthy"] == ("False", "EFADown")
+            assert scene.api.conditions("mine", "neuron-device-3") == well
+            assert [name for _, name in scene.api.writes] == ["mine", "mine"], "one write for both drivers"
+            scene.node = replace(scene.node, faults=(OTHER_CARD_DOWN,))
+            await scene.later()
+            assert scene.api.conditions("mine", CARD) == well
 
     run(scenario())
 

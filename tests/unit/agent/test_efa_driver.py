@@ -111,6 +111,22 @@ async def test_prepare_again_after_a_restart_is_the_same(setup):
     assert setup.content(claim) == written
 
 
+async def test_what_is_prepared_is_known_also_after_a_restart(setup):
+    claim = setup.put(result(FIRST))
+    before = setup.driver()
+    assert not before.prepared()
+    await prepare(setup, claim, before)
+    (serial,) = [entry.serial for entry in before.prepared()]
+    await prepare(setup, claim, before)
+    assert [entry.serial for entry in before.prepared()] != [serial], "that it was prepared again shows"
+    after = setup.driver()
+    (entry,) = after.prepared()
+    assert (str(entry), entry.uid) == ("team/mine", "uid-of-mine")
+    assert [(held.request, held.pool, held.device) for held in entry.devices] == [("efa", NODE, FIRST)]
+    await after.unprepare([ref(claim)])
+    assert not after.prepared()
+
+
 async def test_card_in_two_requests_is_one_cdi_device(setup):
     claim = setup.put(result(FIRST, adminAccess=True), result(FIRST, request="watch", adminAccess=True))
     answer = await prepare(setup, claim)

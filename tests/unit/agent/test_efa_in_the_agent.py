@@ -15,6 +15,7 @@ from neuron_dra_driver.kubeletplugin.proto import dra_v1_pb2 as dra
 from neuron_dra_driver.kubeletplugin.proto import health_v1_pb2 as health
 from neuron_dra_driver.kubeletplugin.proto import pluginregistration_v1_pb2 as registration
 from neuron_dra_driver.names import EFA_DRIVER_NAME
+from neuron_dra_driver.reporting import claim_status
 
 NODE = "worker-1"
 CARD = "pci-0000-c9-00-0"
@@ -150,6 +151,24 @@ async def test_a_card_that_is_down_is_told_to_the_kubelet(api, agent, kubelet, e
     assert len(told.devices) == 16
     assert [one.device.device_name for one in unhealthy] == [efa_devices(instance_type("trn2.48xlarge"))[2].name]
     assert "EFADown (NeuronFault cut): pulled out" in unhealthy[0].message
+
+
+async def test_a_claim_is_told_of_its_card_by_every_agent(api, agent, kubelet, aligned, eventually, monkeypatch):
+    """What is written stands in test_claim_status."""
+    monkeypatch.setattr(claim_status, "SETTLE", 0.0)
+    monkeypatch.setattr(claim_status, "SWARM", 0.0)
+
+    def told():
+        return any(method == "PATCH" and path.endswith("/aligned/status") for method, path in api.requests)
+
+    api.put("neuronnodes", neuron_node())
+    async with running(agent()):
+        await eventually(kubelet.sockets)
+        assert (await kubelet.prepare(aligned)).error == ""
+        await eventually(told)
+    api.requests.clear()
+    async with running(agent()):
+        await eventually(told)
 
 
 @pytest.mark.parametrize(

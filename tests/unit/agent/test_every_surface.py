@@ -109,7 +109,9 @@ def test_every_surface_tells_of_it(kind: str, place: str) -> None:
 
     (drawn,) = view.view([neuron_node], [], [], set()).nodes
     assert {chip.number for chip in drawn.chips if chip.faults} == chips
-    assert {chip.number for chip in drawn.chips if chip.state == "broken"} == (chips if breaks else set())
+    state = "unlinked" if place == "link" else "broken"
+    assert {chip.number for chip in drawn.chips if chip.state == state} == (chips if breaks else set())
+    assert len(drawn.links) == (place == "link")
     assert len(drawn.cards) == (kind == "EFADown")
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from neuron_device_model.faults import Fault
 from neuron_dra_driver.kubeletplugin import ApiError
-from neuron_dra_driver.names import EXTENDED_RESOURCE_CLAIM, POD_CLAIM_NAME
+from neuron_dra_driver.names import DRIVER_NAME, EXTENDED_RESOURCE_CLAIM, POD_CLAIM_NAME
 from neuron_dra_driver.node import SimulatedNode
 from neuron_dra_driver.records.checkpoint import Entry
 from neuron_dra_driver.records.holdings import HeldDevice
+from neuron_dra_driver.reporting.device_health import faults_of_held
 from neuron_dra_driver.reporting.pod_events import PodEvents, PodRef, event
+from neuron_dra_driver.reporting.prepared_claims import Source
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "kubeletplugin"))
 
@@ -95,7 +97,7 @@ def scene(make: Any, trn2: SimulatedNode) -> Any:
                 node_name="worker-1",
                 request=self.api.request,
                 read_claim=self.api.read_claim,
-                prepared=lambda: self.prepared,
+                sources=[Source(DRIVER_NAME, lambda: self.prepared, faults_of_held)],
                 node=lambda: self.node,
                 kubelet_listens=lambda: self.listens,
             )

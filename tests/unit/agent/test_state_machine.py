@@ -15,7 +15,7 @@ After every step (`Node.everything_is_in_order`):
   kubelet's next word or `reconcile`;
 * a prepare that can succeed does, and every error is a sentence.
 
-`make soak` runs the same machine for a night.
+`make soak` runs the same machine for a million steps.
 """
 
 import asyncio
@@ -695,7 +695,7 @@ class Node(RuleBasedStateMachine):
             self._after_second_looks(process)
 
     def _after_second_looks(self, process: Process) -> None:
-        """What was prepared anew without being asked, because its allocation had ended."""
+        """What was prepared anew without being asked (`reconcile` does so, too), because its allocation had ended."""
         for uid, entry in process.entries().items():
             known = self.model.answers.get(uid)
             devices = held(entry)
@@ -821,7 +821,10 @@ class Node(RuleBasedStateMachine):
     @rule(newest=either)
     def reconcile(self, newest: bool) -> None:
         process, since = self._process(newest), self.api.now
-        if self._run(process, process.reconcile()) is None or self.disk.struck or self.api.away or self.api.erred:
+        alive = self._run(process, process.reconcile()) is not None
+        hindered = not alive or self.disk.struck or self.api.away or self.api.erred
+        self._after_second_looks(self.processes[-1])
+        if hindered:
             return
         if self.api.now > since:
             return  # what happens meanwhile makes it leave things for the next time
@@ -874,6 +877,7 @@ class Node(RuleBasedStateMachine):
             self._prepared([ref], prepared, kubelets, begun[1], {})
         elif begun:
             self.model.limbo.add(ref.uid)
+        self._after_second_looks(self.processes[-1])
 
     # --- what must hold
 
@@ -962,8 +966,7 @@ class Node(RuleBasedStateMachine):
                     self.model.limbo.add(ref.uid)
             else:
                 self._judge(ref, result, process, since, before.get(ref.uid))
-            if not isinstance(result, Exception) or not self.api.away:
-                process.touched[ref.uid] = self.api.now
+            process.touched[ref.uid] = self.api.now
 
     def _judge(
         self, ref: ClaimRef, result: Sequence[PreparedDevice], process: Process, since: int, before: Answer | None

@@ -115,6 +115,20 @@ async def test_a_container_learns_its_place_and_gets_nothing_else(api, agent, ku
     assert not [s for s in api.items("resourceslices") if s["spec"]["driver"] == ULTRASERVER_DRIVER_NAME]
 
 
+async def test_the_barrier_of_gangs_brings_nothing_to_the_container(api, make, agent, kubelet, eventually):
+    api.put("neuronnodes", neuron_node())
+    result = {"request": "barrier", "driver": ULTRASERVER_DRIVER_NAME, "pool": ID, "device": "gang-barrier"}
+    share = "11111111-2222-3333-4444-555555555555"
+    claim = api.put("resourceclaims", make.claim("barrier", results=[{**result, "shareID": share}]))
+    async with running(agent()):
+        await eventually(kubelet.sockets)
+        answer = await kubelet.prepare(claim)
+        assert answer.error == ""
+        (device,) = answer.devices
+        assert (device.device_name, device.share_id) == ("gang-barrier", share)
+        assert kubelet.edits(answer) == {"env": ["NEURON_SIM_SIMULATED=true"]}
+
+
 async def test_aws_has_no_words_for_thirty_six_servers(api, agent, kubelet, shared, eventually):
     api.put("neuronnodes", neuron_node(kind="trn3e.24xlarge", size=36, node=20))
     async with running(agent()):
