@@ -71,7 +71,14 @@ def explain(cluster: Cluster, written: str, *, namespace: str | None) -> Explana
         text = f"The pod waits for its gang {gang} to be placed as a whole. {found.summary}"
         return replace(found, subject=f"pod {space}/{name}", state="waiting", summary=text)
     facts = reading.facts(cluster, space, pods=kind == "pod", about=item["metadata"].get("uid", ""))
-    return explain_pod(item, facts) if kind == "pod" else explain_claim(item, facts)
+    if kind == "claim":
+        return explain_claim(item, facts)
+    found, group = explain_pod(item, facts), reading.pod_group(cluster, space, item)
+    if not group or found.state in ("placed", "over"):
+        return found
+    return replace(
+        found, state="waiting", summary=f"{group}. By itself: {found.summary}", problems=(group, *found.problems)
+    )
 
 
 def _waits_for_gang(pod: Mapping[str, Any]) -> str:

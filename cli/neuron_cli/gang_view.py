@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from neuron_operator.conditions import listing
 from neuron_operator.explaining.explanation import Explanation, Facts, Verdict
 from neuron_operator.explaining.explanation import State as Phase
 from neuron_operator.explaining.supply import Holder
@@ -44,7 +45,7 @@ def gangs(
     bound: Sequence[Object],
 ) -> Gangs:
     """Take in what was listed; `members` are pods with a gang's label, `bound` those that may have device plugins'."""
-    state = State(driver_name=driver_name)
+    state = State(driver_name=driver_name, barrier=True)
     state.nodes.listed(nodes)
     state.hardware.listed(neuron_nodes)
     state.claims.listed(claims)
@@ -113,7 +114,7 @@ def explain(gangs: Gangs, namespace: str, name: str) -> Explanation:
         text = said or f"The gang is {record.phase}"
         asks = _asks(Terms(record.size, record.level, record.timeout), record.needs)
         there: Phase = "placed" if record.phase == "Bound" else "waiting"
-        return Explanation(subject=subject, state=there, summary=text, asks=asks)
+        return Explanation(subject=subject, state=there, summary=text, asks=asks, said=_at_barrier(gangs, members))
     problems = tuple(dict.fromkeys(m.terms for m in members if isinstance(m.terms, str)))
     alive = [each for each in members if each.alive]
     if not alive:
@@ -164,6 +165,16 @@ def explain(gangs: Gangs, namespace: str, name: str) -> Explanation:
     )
 
 
+def _at_barrier(gangs: Gangs, members: Sequence[Member]) -> tuple[str, ...]:
+    """How many pods wait at the barrier, and for whom."""
+    there = {uid for holding in gangs.state.at_barrier for uid in holding.pods}
+    waiting = [each for each in members if not each.node and each.uid in there]
+    absent = sorted(each.name for each in members if each.alive and not each.node and each.uid not in there)
+    if not waiting:
+        return ()
+    return (f"{len(waiting)} pods wait at the barrier" + (f" for {listing(absent)}" if absent else ""),)
+
+
 def _gang(key: tuple[str, str], terms: Terms, needs: Needs, nodes: frozenset[str], size: int | None) -> Gang:
     return Gang(
         name="/".join(key),
@@ -171,6 +182,7 @@ def _gang(key: tuple[str, str], terms: Terms, needs: Needs, nodes: frozenset[str
         level=terms.level,
         chips=needs.chips,
         whole_nodes=needs.whole_node,
+        efa=needs.efa,
         nodes=nodes,
     )
 
@@ -209,11 +221,12 @@ def _said(record: Record | None) -> str:
 
 def _asks(terms: Terms, needs: Needs) -> tuple[str, ...]:
     each = "a whole node each" if needs.whole_node else f"{needs.chips} chips each"
+    each += ", with EFA cards" if needs.efa else ""
     return (f"{terms.size} pods in one {terms.level}, {each}",)
 
 
 def _asked(gang: Gang) -> tuple[str, ...]:
-    return _asks(Terms(gang.size, gang.level, 0), Needs(gang.chips, gang.whole_nodes))
+    return _asks(Terms(gang.size, gang.level, 0), Needs(gang.chips, gang.whole_nodes, gang.efa))
 
 
 def _devices(item: Object, *, template: bool) -> Object:

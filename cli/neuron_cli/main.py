@@ -176,8 +176,8 @@ def collectives(
     import json
 
     from neuron_cli import render
+    from neuron_cli.collectives import board, links, plot, sweep
     from neuron_cli.collectives import layout as layouts
-    from neuron_cli.collectives import links, plot, sweep
 
     if (ranks is None) == (layout is None):
         raise failure("say which cores: --ranks N, or --layout tp=N,dp=N,pp=N")
@@ -237,6 +237,7 @@ def collectives(
         if rows:
             render.table(rows, output=Output.TABLE)
             print()
+    render.drawing(board.lines(asked.fabric, asked.cores, found))
 
 
 def _show_layout(answer: "Answer") -> None:

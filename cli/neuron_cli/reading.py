@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from neuron_operator.explaining.demand import Known
 from neuron_operator.explaining.explanation import Facts
+from neuron_operator.explaining.pod_group import named, waits
 from neuron_operator.explaining.supply import supplies
 from neuron_operator.gangs.names import LABEL_GANG
 from neuron_operator.nodes import node_facts
@@ -23,6 +24,8 @@ from neuron_cli.topology.view import FleetView, view
 Object = dict[str, Any]
 T = TypeVar("T")
 
+# Kubernetes 1.36, behind gates
+POD_GROUP_API = "/apis/scheduling.k8s.io/v1alpha2"
 _NOT_OVER = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 
 
@@ -72,6 +75,14 @@ def allowed(question: Callable[[], T], otherwise: T) -> T:
         if refused.status == 403:
             return otherwise
         raise
+
+
+def pod_group(cluster: Cluster, namespace: str, pod: Object) -> str:
+    """Why a pod waits for the rest of its PodGroup; empty if it does not."""
+    if not (name := named(pod)):
+        return ""
+    group = absent(lambda: cluster.get(f"{POD_GROUP_API}/namespaces/{namespace}/podgroups/{name}"), None)
+    return waits(name, group, cluster.items(f"/api/v1/namespaces/{namespace}/pods"))
 
 
 def fleet(cluster: Cluster) -> FleetView:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,13 @@ def findings(found: Sequence["Finding"], *, output: str) -> None:
         console.print(line, soft_wrap=True)
         if finding.fix:
             console.print(Text(f"  {'':<{width}}  → {finding.fix}", style="bold"), soft_wrap=True)
+
+
+def drawing(lines: Iterable[Text]) -> None:
+    """Lines that are drawn already, none of them folded."""
+    console = Console()
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def _plain(*, header: bool = True) -> Table:

@@ -41,6 +41,7 @@ async def _run(options: argparse.Namespace) -> int:
             metrics_port=options.metrics_port,
             gangs=options.gangs,
             pod_groups=options.pod_groups,
+            gang_barrier=options.gang_barrier,
             virtual_nodes=options.virtual_nodes,
             ultraserver_devices=options.ultraserver_devices,
             webhook_port=options.webhook_port,
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "--gangs", action=argparse.BooleanOptionalAction, default=True, help="place the pods of gangs (default: yes)"
     )
     run.add_argument("--pod-groups", action="store_true", help="make a PodGroup for each gang (with --no-gangs)")
+    run.add_argument("--gang-barrier", action="store_true", help="offer gangs a commit barrier in each UltraServer")
     run.add_argument("--virtual-nodes", action="store_true", help="make the nodes of pools with a count")
     run.add_argument(
         "--ultraserver-devices",

@@ -13,12 +13,18 @@ EFA_DRIVER_NAME: Final = "efa.neuron-sim.dev"
 # UltraServers as devices of several nodes: we publish them, the agents prepare them (neuron_dra_driver.names). Not in
 # AWS's domain, since `allocationMode: All` of AWS's class must not take one.
 ULTRASERVER_DRIVER_NAME: Final = "ultraserver.neuron-sim.dev"
+# A second device of each, that every pod of a gang may have (neuron_dra_driver.names), and the condition for which
+# kube-scheduler waits before it binds a pod that has it, with its opposite.
+BARRIER_DEVICE: Final = "gang-barrier"
+CONDITION_COMPLETE: Final = "neuron-sim.dev/gang-complete"
+CONDITION_GIVEN_UP: Final = "neuron-sim.dev/gang-given-up"
 # AWS docs: deploy/eks/ultraserver-operator.rst
 AWS_GROUP: Final = "neuron.aws.com"
 AWS_VERSION: Final = "v1"
 DEVICE_CLASS: Final = "neuron-device.neuron-sim.dev"
 CORE_CLASS: Final = "neuroncore.neuron-sim.dev"
 PHYSICAL_CORE_CLASS: Final = "physical-neuroncore.neuron-sim.dev"
+EFA_CLASS: Final = "efa.networking.k8s.aws"
 EXTENDED_RESOURCE: Final = "aws.amazon.com/neuron"
 CORE_EXTENDED_RESOURCE: Final = "aws.amazon.com/neuroncore"
 EXTENDED_RESOURCE_PREFIX: Final = "aws.amazon.com/neuron"

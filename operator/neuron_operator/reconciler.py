@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime
 
 from neuron_operator import applying, foreign, metrics, survey
-from neuron_operator.fleet import Fleet
+from neuron_operator.fleet import NODES_ON_THE_LOOP, Fleet
 from neuron_operator.kube import Api, ApiError
 from neuron_operator.planning import Plan, Snapshot, plan
 
@@ -21,8 +21,6 @@ _DEBOUNCE = 0.1
 # It is away for so many times as long as it planned, so that a fleet that changes all the time costs a tenth of a core.
 _REST = 10
 _REST_AT_MOST = 10.0
-# Planning takes a tenth of a millisecond a node: for as many as these it keeps nobody else waiting for long.
-_NODES_ON_THE_LOOP = 200
 _LOOK_AROUND_EVERY = 30.0
 _LIST_EVERY = 300.0
 # a watch that starts reports every object as listed, one by one
@@ -95,7 +93,7 @@ class Reconciler:
 
     async def _plan(self, snapshot: Snapshot) -> Plan:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        if len(snapshot.nodes) <= _NODES_ON_THE_LOOP:
+        if len(snapshot.nodes) <= NODES_ON_THE_LOOP:
             self._rest = 0.0
             return plan(snapshot, now=now)
         done, took = await asyncio.to_thread(_timed_plan, snapshot, now)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ from neuron_operator.ultraservers.loop import MOST_DEVICES, UltraServers
 
 _LEASE = "neuron-sim-operator"
 _CRD_POLL = 5.0
+_TURN = 0.001
+"""Seconds for which a thread that plans a large fleet keeps the loop waiting, whenever something happens there."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,8 @@ class Options:
     gangs: bool = True
     pod_groups: bool = False
     """Leave gangs to kube-scheduler's PodGroups."""
+    gang_barrier: bool = False
+    """Offer the commit barrier, and answer those who wait there."""
     virtual_nodes: bool = False
     ultraserver_devices: int = MOST_DEVICES
     """How many UltraServers there may be for them to be devices."""
@@ -86,6 +91,7 @@ async def run(options: Options) -> int:
 
 
 async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: asyncio.Event) -> int:
+    sys.setswitchinterval(_TURN)
     fleet = Fleet(driver_name=options.driver_name, virtual_nodes=options.virtual_nodes)
     reconciler = Reconciler(api=api, fleet=fleet, driver_name=options.driver_name)
     ledger = Ledger()
@@ -97,6 +103,7 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
         wrote=reconciler.wake,
         ledger=ledger,
         most_devices=options.ultraserver_devices,
+        barrier=options.gang_barrier,
     )
 
     def wake(relist: bool) -> None:
@@ -132,7 +139,8 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
     async def gangs() -> None:
         await watching.wait()
         if options.gangs:
-            await Gangs(api=api, driver_name=options.driver_name, ledger=ledger).run(api)
+            placing = Gangs(api=api, driver_name=options.driver_name, ledger=ledger, barrier=options.gang_barrier)
+            await placing.run(api)
         ledger.report("gangs", {})
         await asyncio.Event().wait()
 

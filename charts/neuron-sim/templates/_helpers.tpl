@@ -97,6 +97,17 @@ prometheus.io/port: {{ .port | quote }}
 {{- end }}true{{ end }}
 {{- end }}
 
+{{/* Whether gangs have a commit barrier: binding conditions of devices of UltraServers. */}}
+{{- define "neuron-sim.gangBarrier" -}}
+{{- if and (include "neuron-sim.gangs" .) (.Values.gangs).barrier }}
+{{- if not (semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version) }}
+{{- fail "gangs.barrier: this Kubernetes has no binding conditions of devices: use 1.36 or newer, or set it to false" }}
+{{- end }}
+{{- if not .Values.ultraServerDevices }}
+{{- fail "gangs.barrier: it is a device of UltraServers, and ultraServerDevices is 0: give a number, or set it to false" }}
+{{- end }}true{{ end }}
+{{- end }}
+
 {{/*
 What adds the gate to pods of gangs: "policy" where the API server has MutatingAdmissionPolicy (Kubernetes 1.36), else
 "webhook"; empty where it is not wished.

@@ -1,7 +1,8 @@
 """The fleet on a terminal.
 
-A character for each chip, in rows as the chips are wired: a letter is who holds it, `·` is free, `x` broken. What a
-letter means stands at the end of the node's line, so that a line that `grep` found says all. Colours only repeat it.
+A character for each chip, in rows as the chips are wired: a letter is who holds it, `·` is free, `x` broken, `/` where
+a link is down. What a letter means stands at the end of the node's line, so that a line that `grep` found says all.
+Colours only repeat it.
 """
 
 from collections import Counter
@@ -9,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from string import ascii_letters
 
 from neuron_device_model.catalog import UnknownInstanceType, instance_type
-from rich.console import Console
 from rich.text import Text
 
+from neuron_cli import render
 from neuron_cli.topology.view import Chip, FleetView, NodeView, summary
 
 # Nodes, and UltraServers, that are drawn one by one without being asked for.
@@ -22,9 +23,7 @@ LAYERS = 3
 
 def draw(fleet: FleetView, *, everything: bool) -> None:
     """Print the fleet, or what it comes to if it is large."""
-    console = Console()
-    for line in lines(fleet, everything=everything):
-        console.print(line, soft_wrap=True, highlight=False)
+    render.drawing(lines(fleet, everything=everything))
 
 
 def lines(fleet: FleetView, *, everything: bool) -> Iterator[Text]:
@@ -32,7 +31,9 @@ def lines(fleet: FleetView, *, everything: bool) -> Iterator[Text]:
     yield Text(headline(fleet), style="bold")
     if everything or len(fleet.nodes) <= NODES:
         yield from _nodes(fleet)
-        yield Text("· free   letter: who holds it (capital: some of its cores)   x broken", style="dim")
+        yield Text(
+            "· free   letter: who holds it (capital: some of its cores)   / a link is down   x broken", style="dim"
+        )
     else:
         yield from _pools(fleet)
         yield from _worth_a_look(fleet)
@@ -49,6 +50,8 @@ def headline(fleet: FleetView) -> str:
         f"{_count(found['nodes'], 'node')}, {_count(found['chips'], 'chip')}: {found['chips_free']:,} free,"
         f" {found['chips_used']:,} used, {found['chips_cut']:,} cut into cores, {found['chips_broken']:,} broken"
     )
+    if found["chips_unlinked"]:
+        text += f", {found['chips_unlinked']:,} without a link"
     if found["nodes_not_ready"]:
         text += f"; {_count(found['nodes_not_ready'], 'node')} not ready"
     if found["ultraservers"]:
@@ -111,7 +114,10 @@ def _node(node: NodeView, indent: str, width: int) -> Text:
         text.append(f"  {mark}={who} ({count})", style=COLOURS[holders.index(holder) % len(COLOURS)])
     for other in node.elsewhere:
         text.append(f"  {other}", style="cyan")
-    for fault in dict.fromkeys(fault for chip in node.chips for fault in chip.faults):
+    for one, peer, fault in node.links:
+        text.append(f"  /={fault}: link of chips {one} and {peer}", style="red")
+    of_links = {fault for _, _, fault in node.links}
+    for fault in dict.fromkeys(fault for chip in node.chips for fault in chip.faults if fault not in of_links):
         numbers = [str(chip.number) for chip in node.chips if fault in chip.faults]
         where = "the whole node" if len(numbers) == len(node.chips) else f"chip {', '.join(numbers)}"
         text.append(f"  x={fault}: {where}", style="red")
@@ -123,8 +129,8 @@ def _node(node: NodeView, indent: str, width: int) -> Text:
 
 
 def _mark(chip: Chip, marks: dict[tuple[str, ...], str], holders: Sequence[tuple[str, ...]]) -> tuple[str, str]:
-    if chip.state == "broken":
-        return "x", "bold red"
+    if chip.state in ("broken", "unlinked"):
+        return "x" if chip.state == "broken" else "/", "bold red"
     if chip.state == "free":
         return "·", "dim"
     holder = tuple(chip.held_by)
@@ -171,6 +177,10 @@ def _worth_a_look(fleet: FleetView) -> Iterator[Text]:
         (
             "nodes with broken chips",
             [f"{n.name}: {', '.join(str(c.number) for c in n.chips if c.faults)}" for n in broken],
+        ),
+        (
+            "nodes with links that are down",
+            [f"{n.name}: {', '.join(f'{one}-{other}' for one, other, _ in n.links)}" for n in fleet.nodes if n.links],
         ),
         ("nodes with broken EFA cards", [f"{n.name}: {'; '.join(n.cards)}" for n in fleet.nodes if n.cards]),
     ):

@@ -36,7 +36,7 @@ def svg(fleet: FleetView) -> str:
     colours = _colours(fleet)
     small = len(fleet.nodes) > NODES
     body: list[str] = []
-    y = 64 + (0 if small else 22 * -(-(min(len(colours), LEGEND) + 3) // 5))
+    y = 64 + (0 if small else 22 * -(-(min(len(colours), LEGEND) + 4) // 5))
     for layers, frames in _by_network(fleet):
         if layers:
             body.append(_text(MARGIN, y + 12, layers, size=12, fill="#607d8b"))
@@ -128,10 +128,14 @@ def _box(node: NodeView, colours: dict[str, str]) -> tuple[int, int, str]:
         _text(8, 15, _short(f"{number}{node.name}", 17), size=11, weight="bold"),
         _text(8, 28, state, size=10, fill="#607d8b" if node.ready else BROKEN),
     ]
-    for chip in node.chips:
-        x = 8 + chip.number % columns * (CHIP + SPACE)
-        y = 34 + chip.number // columns * (CHIP + SPACE)
+    places = [(8 + n % columns * (CHIP + SPACE), 34 + n // columns * (CHIP + SPACE)) for n in range(len(node.chips))]
+    for chip, (x, y) in zip(node.chips, places, strict=True):
         parts.append(f'<g transform="translate({x},{y})">{_chip(chip, colours)}</g>')
+    for one, other, fault in node.links:
+        (x, y), (to_x, to_y) = ((x + CHIP // 2, y + CHIP // 2) for x, y in (places[one], places[other]))
+        title = f"<title>{escape(f'link of chips {one} and {other}: down; {fault}')}</title>"
+        line = f'd="M{x} {y}L{to_x} {to_y}" stroke="{BROKEN}" stroke-width="2.5" stroke-dasharray="3 2"'
+        parts.append(f"<path {line}>{title}</path>")
     if node.elsewhere:
         said = f"+{node.unnumbered} used"
         parts.append(_text(8 + columns * (CHIP + SPACE) + 4, 46, said, size=9, fill="#607d8b"))
@@ -150,6 +154,9 @@ def _chip(chip: Chip, colours: dict[str, str]) -> str:
     if chip.state == "broken":
         cross = f'<path d="M3 3L{CHIP - 3} {CHIP - 3}M{CHIP - 3} 3L3 {CHIP - 3}" stroke="{BROKEN}" stroke-width="2.5"/>'
         return title + square.format(fill if chip.held_by else "#ffffff") + cross
+    if chip.state == "unlinked":
+        slash = f'<path d="M{CHIP - 3} 3L3 {CHIP - 3}" stroke="{BROKEN}" stroke-width="2.5"/>'
+        return title + square.format(fill if chip.held_by else "#ffffff") + slash
     return title + square.format(fill)
 
 
@@ -157,7 +164,7 @@ def _dot(node: NodeView) -> tuple[int, int, str]:
     """A node as one square, filled from below as far as it is used."""
     used = 1 - node.free / len(node.chips) if node.chips else 0
     high = round(CHIP * used)
-    broken = not node.ready or any(chip.state == "broken" for chip in node.chips)
+    broken = not node.ready or any(chip.closed for chip in node.chips)
     stroke = f'stroke="{BROKEN}" stroke-width="1.5"' if broken else 'stroke="#b0bec5" stroke-width="0.5"'
     return (
         CHIP,
@@ -185,6 +192,7 @@ def _legend(colours: dict[str, str], *, small: bool) -> Iterator[str]:
     marks: Sequence[tuple[str, Chip]] = (
         ("free", Chip(0)),
         ("cut into cores", Chip(0, ["-"], cores=True)),
+        ("a link is down", Chip(0, closed=True, unlinked=True)),
         ("broken", Chip(0, closed=True)),
     )
     drawn = [(text, _chip(chip, {"-": OTHERS})) for text, chip in marks]

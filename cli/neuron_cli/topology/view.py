@@ -22,7 +22,7 @@ from neuron_operator.topology import UltraServer, ultraservers
 from neuron_cli.fleet import condition, why_not
 
 Object = Mapping[str, Any]
-State = Literal["free", "used", "cut", "broken"]
+State = Literal["free", "used", "cut", "unlinked", "broken"]
 
 
 class NotThere(LookupError):
@@ -41,12 +41,14 @@ class Chip:
     faults: list[str] = field(default_factory=list)
     closed: bool = False
     """Whether a fault keeps it from being given; those of effect None only show."""
+    unlinked: bool = False
+    """Whether that is only because a link of it is down."""
 
     @property
     def state(self) -> State:
         """Broken before all else, since that is what people look for."""
         if self.closed:
-            return "broken"
+            return "unlinked" if self.unlinked else "broken"
         if self.held_by:
             return "cut" if self.cores else "used"
         return "free"
@@ -73,6 +75,8 @@ class NodeView:
     """Chips that these have."""
     cards: tuple[str, ...] = ()
     """Faults of its EFA cards, which none of its chips shows."""
+    links: tuple[tuple[int, int, str], ...] = ()
+    """Its links that are down: both chips, and the fault."""
 
     @property
     def free(self) -> int:
@@ -147,6 +151,7 @@ def summary(fleet: FleetView) -> dict[str, int]:
         "chips_free": sum(node.free for node in fleet.nodes),
         "chips_used": states.count("used") + unnumbered,
         "chips_cut": states.count("cut"),
+        "chips_unlinked": states.count("unlinked"),
         "chips_broken": states.count("broken"),
         "ultraservers": len(fleet.ultraservers),
         "ultraservers_degraded": sum(each.state == "Degraded" for each in fleet.ultraservers),
@@ -187,6 +192,7 @@ def document(fleet: FleetView) -> dict[str, Any]:
                     for chip in node.chips
                 ],
                 "held_without_numbers": list(node.elsewhere),
+                "links_down": [{"chips": [one, other], "fault": fault} for one, other, fault in node.links],
                 "efa_faults": list(node.cards),
             }
             for node in fleet.nodes
@@ -229,6 +235,11 @@ def _node(item: Object, held: Iterable[Holder], pods: Iterable[Object], not_read
             for fault in faults_of(spec)
             if fault.type == "EFADown"
         ),
+        links=tuple(
+            (fault.chip, fault.peer, f"{fault.name} ({fault.type})")
+            for fault in faults_of(spec)
+            if fault.chip is not None and fault.peer is not None
+        ),
     )
 
 
@@ -237,7 +248,9 @@ def _break(chips: Sequence[Chip], known: Sequence[Fault], kind: InstanceType, ln
         piece = part(f"neuron-device-{chip.number}", kind, logical_neuron_core=lnc)
         found = [fault for fault in known if hits(fault, piece, kind)]
         chip.faults = [f"{fault.name} ({fault.type})" for fault in found]
-        chip.closed = any(fault.effect != "None" for fault in found)
+        closing = [fault for fault in found if fault.effect != "None"]
+        chip.closed = bool(closing)
+        chip.unlinked = all(fault.peer is not None for fault in closing)
 
 
 def _hold(chips: Sequence[Chip], held: Iterable[Holder], kind: InstanceType, lnc: int, *, pool: str) -> None:

@@ -13,7 +13,7 @@ from neuron_device_model.advertise import RESERVED_TAINT
 
 from neuron_operator import names, pending
 from neuron_operator.conditions import listing
-from neuron_operator.explaining import node_rules, quota
+from neuron_operator.explaining import binding, node_rules, quota
 from neuron_operator.explaining.demand import ClaimDemand, Demand, Known, of_claim, of_pod, of_resources
 from neuron_operator.explaining.fitting import Fit, Lack, Remedy, fit, remedy
 from neuron_operator.explaining.supply import Supply, Taint
@@ -103,6 +103,8 @@ def explain_pod(pod: Json, facts: Facts) -> Explanation:
         claims = [*demand.placed, *of_resources(pod, facts.known)]
         text = f"The pod is on node {node}" + "".join(f"; {each.name} has {_devices(each.devices)}" for each in claims)
         return Explanation(subject=subject, state="placed", summary=text, asks=_asks(demand), said=said)
+    if text := binding.awaited(pod, facts.known.claims.values()):
+        return Explanation(subject=subject, state="waiting", summary=text, asks=_asks(demand), said=said)
     problems = [*_gates(pod), *demand.problems, *quota.exceeded(demand, facts.quotas)]
     if "deletionTimestamp" in metadata:
         problems.insert(0, "The pod is being deleted")

@@ -225,7 +225,7 @@ def noun(device: Device, count: int = 2) -> str:
     else:
         word = {"neuron_device": "chip", "neuron_node": "whole node"}.get(str(kind), f"device of {device.driver}")
     if device.driver == names.ULTRASERVER_DRIVER_NAME:
-        word = "UltraServer"
+        word = "gang barrier" if device.name == names.BARRIER_DEVICE else "UltraServer"
     if word.startswith("device of"):
         return word if count == 1 else f"devices of {device.driver}"
     return word if count == 1 else f"{word}s"

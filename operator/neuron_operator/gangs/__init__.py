@@ -5,6 +5,6 @@ gang at once (`neuron_operator.placement`), reserves them, and lets the pods go 
 What it is doing with a gang is in the gang's NeuronGang, in taints of nodes and in the pods, and nowhere else: it
 can be killed between any two writes.
 
-`pods`, `demand`, `eligibility`, `records`, `capacity`, `deciding` and `telling` are pure; `state` is what watches
-told; `writing` carries out; `controller` is the loop.
+`pods`, `demand`, `eligibility`, `records`, `capacity`, `barrier`, `deciding`, `opening` and `telling` are pure; `state`
+is what watches told; `writing` carries out; `controller` is the loop.
 """

@@ -11,10 +11,12 @@ from typing import Any
 
 from neuron_device_model import catalog
 from neuron_device_model.catalog import InstanceType, UnknownInstanceType
+from neuron_device_model.efa import efa_devices, faults_of_card
 from neuron_device_model.faults import hits, read
 from neuron_device_model.partitions import UnknownDevice, part
 
 from neuron_operator import topology
+from neuron_operator.gangs.barrier import Barrier, barrier
 from neuron_operator.nodes import NodeFacts
 from neuron_operator.placement import Level, NodeState
 
@@ -28,6 +30,8 @@ class Hardware:
     instance_type: InstanceType
     logical_neuron_core: int
     healthy: frozenset[int]
+    cut_off: bool
+    """None of its EFA cards works."""
     domains: Mapping[Level, str]
     position: int | None
     by_claims: bool
@@ -40,14 +44,15 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A claim that is allocated devices of our driver."""
+    """A claim that is allocated devices of our driver, or the barrier, or both."""
 
     devices: tuple[tuple[str, str], ...]
-    """Node and device."""
+    """Node and device; not the barrier."""
     pods: frozenset[str]
     """UIDs of the pods that it is reserved for."""
     holders: tuple[str, ...]
     """The same as people know them."""
+    barrier: Barrier | None = None
 
 
 def hardware(neuron_node: Json) -> Hardware | None:
@@ -61,10 +66,12 @@ def hardware(neuron_node: Json) -> Hardware | None:
     faults = [read(fault) for fault in spec.get("faults") or () if fault["effect"] != "None"]
     parts = {chip: part(f"neuron-device-{chip}", found, logical_neuron_core=lnc) for chip in range(found.chips)}
     seat = topology.seat(spec)
+    cards = efa_devices(found)
     return Hardware(
         instance_type=found,
         logical_neuron_core=lnc,
         healthy=frozenset(c for c, chip in parts.items() if not any(hits(fault, chip, found) for fault in faults)),
+        cut_off=bool(cards) and all(faults_of_card(card, faults) for card in cards),
         domains=topology.domains(neuron_node),
         position=None if seat is None else seat.node,
         by_claims=spec.get("resources") != "DevicePlugin",
@@ -82,7 +89,8 @@ def holding(claim: Json, *, driver_name: str) -> Holding | None:
         for result in results
         if result["driver"] == driver_name and not result.get("adminAccess")
     )
-    if not devices:
+    stop = barrier(claim)
+    if not devices and stop is None:
         return None
     consumers = [each for each in status.get("reservedFor") or () if each.get("resource") == "pods"]
     namespace = claim["metadata"]["namespace"]
@@ -90,6 +98,7 @@ def holding(claim: Json, *, driver_name: str) -> Holding | None:
         devices,
         frozenset(str(each["uid"]) for each in consumers),
         tuple(f"pod {namespace}/{each['name']}" for each in consumers),
+        stop,
     )
 
 
@@ -146,6 +155,7 @@ def state(
         position=hardware.position,
         closed=shut(facts, hardware, owner=owner)
         or (None if hardware.served else "not served by its neuron-sim agent"),
+        cut_off=hardware.cut_off,
         used_by=tuple(sorted(used_by)),
     )
 

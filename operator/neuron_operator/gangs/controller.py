@@ -45,6 +45,7 @@ class Gangs:
         api: Api,
         driver_name: str,
         ledger: Ledger,
+        barrier: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
@@ -54,7 +55,7 @@ class Gangs:
         self._looked_at = float("-inf")
         self._first_seen: dict[Key, float] = {}
         self._memory = Memory()
-        self.state = State(driver_name=driver_name, changed=self._changed.set)
+        self.state = State(driver_name=driver_name, barrier=barrier, changed=self._changed.set)
         self._writer = Writer(api, self.state, self._memory)
         ledger.listen("gangs", self._changed.set)
 

@@ -43,10 +43,6 @@ class Ground(Protocol):
         """All chips of a node."""
         ...
 
-    def hostname(self, node: str) -> str:
-        """Its label kubernetes.io/hostname."""
-        ...
-
     def reserved(self, node: str) -> str | None:
         """Our taint on it."""
         ...
@@ -114,20 +110,24 @@ def wake_at(record: Record, now: datetime) -> datetime | None:
     return next((at for at in (record.retry_at, record.retry_at + GRACE) if now < at), None)
 
 
-def reserve(record: Record, nodes: Sequence[str], *, domain: str, again: bool, now: datetime) -> SetStatus:
-    """Promise these nodes; `again` for the pods of a running gang that came anew."""
-    deadline = now + timedelta(seconds=record.timeout)
-    reserved = replace(
+def reserved(record: Record, nodes: Sequence[str], *, domain: str, again: bool, now: datetime) -> Record:
+    """The gang with these nodes promised to it; `again` for the pods of a running gang that came anew."""
+    return replace(
         record,
         phase="Reserved",
         serial=record.serial if again else record.serial + 1,
         nodes=tuple(nodes),
         domain=domain,
-        deadline=deadline,
+        deadline=now + timedelta(seconds=record.timeout),
         retry_at=None,
     )
-    where = listing(list(dict.fromkeys(nodes)))
-    text = f"Reserved on {where}; all {record.size} pods have to be bound by {stamp(deadline)}"
+
+
+def promise(record: Record, reserved: Record, *, now: datetime) -> SetStatus:
+    """The write by which a gang gets what it is to have."""
+    assert reserved.deadline is not None
+    where = listing(list(dict.fromkeys(reserved.nodes)))
+    text = f"Reserved on {where}; all {record.size} pods have to be bound by {stamp(reserved.deadline)}"
     return SetStatus(record, status(reserved, reason="Reserved", message=text, good=False, now=now))
 
 
@@ -168,13 +168,7 @@ def _let_go(record: Record, members: Sequence[Member], *, ground: Ground) -> lis
             waiting.remove(member)
     rest = [node for node in dict.fromkeys(record.nodes) for _ in range(places[node])]
     chosen += zip(waiting, rest, strict=False)
-    return [
-        LetGo(
-            member,
-            pods.patch(member, node=node, hostname=ground.hostname(node), reservation=record.reservation),
-        )
-        for member, node in chosen
-    ]
+    return [LetGo(member, pods.patch(member, node=node, reservation=record.reservation)) for member, node in chosen]
 
 
 def _lost(record: Record, members: Sequence[Member], *, ground: Ground) -> str | None:
@@ -231,20 +225,22 @@ def _roll_back(record: Record, members: Sequence[Member], *, now: datetime) -> l
         return [Save(record, unsaved)]
     if gone:
         return [Delete(member) for member in gone]
-    attempts = record.attempts + 1
+    attempts, said = record.attempts + 1, record.said
     pause = min(_FIRST_PAUSE * 2 ** min(attempts - 1, 10), _LONGEST_PAUSE)
+    if said.get("reason") == "PlaceLost" and not record.attempts:
+        pause = 0  # what was not known is known now: who took the chips in the last second, or which node died
     pending = replace(
         record, phase="Pending", nodes=(), domain="", attempts=attempts, retry_at=now + timedelta(seconds=pause)
     )
-    said = record.said
     text = str(said.get("message") or "").removesuffix(". Its pods are rolled back")
+    times, then = "once" if attempts == 1 else f"{attempts} times", f"in {pause} s" if pause else "at once"
     return [
         SetStatus(
             record,
             status(
                 pending,
                 reason=str(said.get("reason") or "RolledBack"),
-                message=f"{text}. Rolled back {attempts} times, tried again in {pause} s",
+                message=f"{text}. Rolled back {times}, tried again {then}",
                 good=False,
                 now=now,
             ),

@@ -25,6 +25,8 @@ class Needs:
 
     chips: int = 0
     whole_node: bool = False
+    efa: bool = False
+    """It claims EFA cards."""
 
 
 def references(spec: Json) -> tuple[tuple[str, bool], ...]:
@@ -42,7 +44,7 @@ def references(spec: Json) -> tuple[tuple[str, bool], ...]:
 def needs(spec: Json, *, lookup: Lookup, driver_name: str, cores_per_chip: int) -> Needs:
     """What a pod with this spec takes."""
     plain = demand({"spec": spec})
-    chips, cores, whole = plain.chips, plain.cores, False
+    chips, cores, whole, efa = plain.chips, plain.cores, False, False
     for name, template in references(spec):
         for request in (lookup(name, template) or {}).get("requests") or ():
             # of alternatives the first is what is wished
@@ -51,12 +53,14 @@ def needs(spec: Json, *, lookup: Lookup, driver_name: str, cores_per_chip: int) 
                 continue
             count = int(found.get("count") or 1)
             match found.get("deviceClassName"):
+                case names.EFA_CLASS:
+                    efa = True
                 case names.CORE_CLASS | names.PHYSICAL_CORE_CLASS:
                     cores += count
                 case class_name if class_name in (driver_name, names.DEVICE_CLASS):
                     whole = whole or found.get("allocationMode") == "All" or _wants_a_node(found.get("selectors") or ())
                     chips += count
-    return Needs(0, whole_node=True) if whole else Needs(chips + -(-cores // cores_per_chip))
+    return Needs(0 if whole else chips + -(-cores // cores_per_chip), whole_node=whole, efa=efa)
 
 
 def _wants_a_node(selectors: Iterable[Json]) -> bool:

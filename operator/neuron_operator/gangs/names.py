@@ -16,8 +16,6 @@ ANNOTATION_RESERVATION: Final = f"{names.GROUP}/reservation"
 """On pods that were let go: the reservation by which."""
 ANNOTATION_PLACE: Final = f"{names.GROUP}/place"
 """On pods that were let go: to which node."""
-ANNOTATION_PINNED: Final = f"{names.GROUP}/pinned"
-"""On pods that were let go, if the host name in their nodeSelector is not their own wish."""
 
 HOSTNAME: Final = "kubernetes.io/hostname"
 LABELS_INDEX: Final = (

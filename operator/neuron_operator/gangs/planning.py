@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from neuron_operator.gangs import deciding, telling
+from neuron_operator.gangs import deciding, opening, pods, telling
+from neuron_operator.gangs.capacity import Holding
 from neuron_operator.gangs.deciding import Ground
 from neuron_operator.gangs.demand import Needs
-from neuron_operator.gangs.eligibility import may_run
+from neuron_operator.gangs.eligibility import Eligible
 from neuron_operator.gangs.pods import Member, Terms
 from neuron_operator.gangs.records import Key, Record, spec, spec_of, stamp
 from neuron_operator.gangs.writes import Make, Respec, SetTaint, Tell, Write
@@ -58,6 +59,15 @@ class World(Ground, Protocol):
         """A number that changes with what could make a gang fit."""
         ...
 
+    @property
+    def at_barrier(self) -> Collection[Holding]:
+        """The claims that have the commit barrier."""
+        ...
+
+    def over(self, uid: str) -> bool:
+        """Whether a pod of a gang is over, or gone."""
+        ...
+
     def needs(self, member: Member) -> Needs | str | None:
         """What a pod takes; a sentence if that cannot be told, None if it is not known yet."""
         ...
@@ -85,6 +95,7 @@ class Memory:
     """Keys of Events that were sent."""
     board: Board | None = None
     """The fleet of the last gang that was placed."""
+    eligible: Eligible = field(default_factory=Eligible)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +132,20 @@ def plan(world: World, memory: Memory, *, now: datetime) -> Plan:
         if all(isinstance(step, Tell) for step in steps) and _wants_places(record, members, now=now):
             due.append(record)
         writes += steps
-    writes += _taints(world)
+    reserved: list[Record] = []
     # what pods have that were let go for a gang nobody remembers is not known before it has a NeuronGang again
     if due and not orphans:
-        found, again_at = _placed(due, world=world, memory=memory, now=now)
+        found, reserved, again_at = _placed(due, world=world, memory=memory, now=now)
         writes += found
         times += again_at
+    writes += _taints(world, reserved)
+    writes += opening.answers(
+        world.at_barrier,
+        world.members,
+        world.records,
+        has_devices=lambda record, member: _has_devices(record, member, world=world),
+        over=world.over,
+    )
     for key in memory.refused.keys() - {record.key for record in due}:
         del memory.refused[key]
     fresh = [write for write in writes if not isinstance(write, Tell) or write.key not in memory.told]
@@ -149,6 +168,12 @@ def promises(world: World) -> dict[str, list[tuple[Key, int]]]:
             if deciding.holds(member) and not (world.by_claims(member.place) and world.claimed(member.uid)):
                 promise(record, member.place, 1)
     return found
+
+
+def _has_devices(record: Record, member: Member, *, world: World) -> bool:
+    """Whether a pod that was let go has all that it takes of its node, by claims."""
+    takes = deciding.amount(record.needs, chips=world.chips(member.place))
+    return not takes or world.claimed(member.uid)
 
 
 def _told_about_labels(members: Sequence[Member], *, now: datetime) -> list[Write]:
@@ -189,7 +214,8 @@ def _respecified(record: Record, members: Sequence[Member], *, world: World) -> 
     if not all_needs:
         return []
     whole = any(needs.whole_node for needs in all_needs)
-    needs = Needs(0, whole_node=True) if whole else Needs(max(needs.chips for needs in all_needs))
+    chips = 0 if whole else max(needs.chips for needs in all_needs)
+    needs = Needs(chips, whole_node=whole, efa=any(needs.efa for needs in all_needs))
     wished = spec(first.terms, needs)
     return [] if wished == spec_of(record) else [Respec(record, wished)]
 
@@ -204,9 +230,11 @@ def _wants_places(record: Record, members: Sequence[Member], *, now: datetime) -
     return record.phase == "Bound" and any(member.gated for member in members)
 
 
-def _taints(world: World) -> list[Write]:
+def _taints(world: World, reserved: Iterable[Record]) -> list[Write]:
+    """Also those of reservations that are made in this plan: should such a promise fail, the next plan removes them."""
+    records = {**world.records, **{record.key: record for record in reserved}}
     wished: dict[str, list[str]] = {}
-    for key, record in sorted(world.records.items(), key=lambda item: (item[1].created, item[0])):
+    for key, record in sorted(records.items(), key=lambda item: (item[1].created, item[0])):
         for node in deciding.unfilled(record, world.members.get(key, ())):
             wished.setdefault(node, []).append(record.reservation)
     writes: list[Write] = []
@@ -222,7 +250,8 @@ def _taints(world: World) -> list[Write]:
 
 def _placed(
     due: Sequence[Record], *, world: World, memory: Memory, now: datetime
-) -> tuple[list[Write], list[datetime]]:
+) -> tuple[list[Write], list[Record], list[datetime]]:
+    """What to write, the gangs as they are then with what they were promised, and when others are looked at again."""
     capacity = world.capacity
     first = [record for record in due if record.key not in memory.refused]
     waited = [record for record in due if record.key in memory.refused and memory.refused[record.key][0] != capacity]
@@ -235,22 +264,25 @@ def _placed(
     # gangs that waited before go first: they are older
     chosen = again[:_AGAIN_AT_ONCE] + first[:_AT_ONCE]
     if not chosen:
-        return [], times
+        return [], [], times
     states = _states(world)
     if memory.board is None or not memory.board.renew(states):
         memory.board = Board(states)
     board = memory.board
     writes: list[Write] = []
+    reserved: list[Record] = []
     for record in chosen:
-        found = _place(record, world.members.get(record.key, ()), board=board, states=states, world=world, now=now)
+        members = world.members.get(record.key, ())
+        found = _place(record, members, board=board, states=states, world=world, eligible=memory.eligible, now=now)
         if isinstance(found, Refusal):
             memory.refused[record.key] = (capacity, now)
             said = deciding.refuse(record, found.reasons, now=now)
             writes += [said] if said is not None else []
         else:
             memory.refused.pop(record.key, None)
-            writes.append(found)
-    return writes, times
+            writes.append(deciding.promise(record, found, now=now))
+            reserved.append(found)
+    return writes, reserved, times
 
 
 def _states(world: World) -> list[NodeState]:
@@ -272,23 +304,24 @@ def _place(
     board: Board,
     states: Sequence[NodeState],
     world: World,
+    eligible: Eligible,
     now: datetime,
-) -> Write | Refusal:
+) -> Record | Refusal:
     keep = [m for m in members if m.placed]
     if record.phase == "Bound":
         keep = [*keep, *(m for m in deciding.fulfilled(record, members) if not m.placed)]
     keep = keep[: record.size]
-    able = _able(members, states=states, world=world)
+    able = _able(members, states=states, world=world, eligible=eligible)
     if not keep:
         wish = _gang(record, record.size, able)
         found = board.place(wish)
         if isinstance(found, Refusal):
             return found
         board.take(found)
-        return deciding.reserve(record, found.nodes, domain=found.domain, again=False, now=now)
+        return deciding.reserved(record, found.nodes, domain=found.domain, again=False, now=now)
     missing = record.size - len(keep)
     if not missing and record.phase == "Pending":
-        return deciding.reserve(record, [m.place for m in keep], domain=record.domain, again=True, now=now)
+        return deciding.reserved(record, [m.place for m in keep], domain=record.domain, again=True, now=now)
     # first where the gang has been, then anywhere in the domain of those that still run
     left = Counter(record.nodes) - Counter(m.place for m in keep)
     before = frozenset(left) if left.total() == missing else frozenset[str]()
@@ -297,15 +330,16 @@ def _place(
         text = f"All {record.size} pods that the gang is to have run already: end one of them, or give it a larger size"
         return Refusal(_name(record), (text,))
     refusal = Refusal(_name(record), ("No node of the domain in which the gang runs is one where its pods may run",))
+    silent = _unreachable({m.place for m in keep}, states=states)
     for nodes in (before, near):
-        allowed = nodes if able is None else nodes & able
+        allowed = (nodes if able is None else nodes & able) - silent
         if not allowed:
             continue
         result = board.place(_gang(record, missing, allowed))
         if isinstance(result, Placement):
             board.take(result)
             places = _merged(record, keep, result.nodes)
-            return deciding.reserve(record, places, domain=record.domain, again=True, now=now)
+            return deciding.reserved(record, places, domain=record.domain, again=True, now=now)
         refusal = result
     return refusal
 
@@ -323,16 +357,15 @@ def _merged(record: Record, keep: Sequence[Member], new: Sequence[str]) -> list[
     return [*places, *stay.elements(), *coming]
 
 
-def _able(members: Iterable[Member], *, states: Sequence[NodeState], world: World) -> frozenset[str] | None:
+def _able(
+    members: Iterable[Member], *, states: Sequence[NodeState], world: World, eligible: Eligible
+) -> frozenset[str] | None:
     """Neuron nodes on which the pods may run by their own words; None: all."""
     first = _first(members)
     wish = first.wish.spec if first is not None else {}
-    if first is not None and not first.gated:  # its selector is ours by now
-        wish = {key: value for key, value in wish.items() if key != "nodeSelector"}
-    facts = [world.facts[state.name] for state in states]
-    able = frozenset(
-        node.name for node in facts if may_run(wish, name=node.name, labels=node.labels, taints=node.taints)
-    )
+    if first is not None and not first.gated:
+        wish = pods.unpinned(wish, first.sent)
+    able = eligible.nodes(wish, [world.facts[state.name] for state in states])
     return None if len(able) == len(states) else able
 
 
@@ -344,6 +377,13 @@ def _near(record: Record, nodes: Collection[str], *, states: Sequence[NodeState]
     return frozenset(state.name for state in states if state.domains.get(record.level) in domains)
 
 
+def _unreachable(nodes: Collection[str], *, states: Sequence[NodeState]) -> frozenset[str]:
+    """Nodes from which nothing reaches all of these: without EFA, and not in their UltraServer."""
+    units = {state.domains.get("ultraserver", state.name) for state in states if state.name in nodes}
+    cut_off = (state for state in states if state.cut_off)
+    return frozenset(state.name for state in cut_off if units != {state.domains.get("ultraserver", state.name)})
+
+
 def _gang(record: Record, size: int, nodes: frozenset[str] | None) -> Gang:
     return Gang(
         name=_name(record),
@@ -351,6 +391,7 @@ def _gang(record: Record, size: int, nodes: frozenset[str] | None) -> Gang:
         level=record.level,
         chips=record.needs.chips,
         whole_nodes=record.needs.whole_node,
+        efa=record.needs.efa,
         nodes=nodes,
     )
 

@@ -3,6 +3,9 @@
 A pod is let go by one patch that writes its node, a toleration and the reservation's id and removes the gate. From
 then on the pod itself says which place of the gang it has taken, so no list of our own can disagree with it.
 
+Its node is written as DaemonSets write it, by name into every term of the required node affinity: then kube-scheduler
+looks at that node alone. With a nodeSelector it tries all nodes of the fleet.
+
 A gate cannot be put back. So a pod that was let go in vain is deleted; its controller makes another one, and where
 there is no controller, `anew` is what we make.
 """
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from neuron_operator.gangs import names
+from neuron_operator.node_affinity import required
 from neuron_operator.placement import LEVELS, Level
 
 Json = Mapping[str, Any]
@@ -24,6 +28,7 @@ _LARGEST = 10_000
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _FINISHED = ("Succeeded", "Failed")
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 TOLERATION: Final = {"key": names.TAINT, "operator": "Exists", "effect": "NoSchedule"}
 
 
@@ -61,8 +66,6 @@ class Member:
     """By which it was let go; empty if it was not."""
     sent: str
     """The node to which it was let go."""
-    pinned: bool
-    """Its nodeSelector has a host name."""
     node: str
     """Where it is bound."""
     leaving: bool
@@ -119,7 +122,6 @@ def member(pod: Json) -> Member:
         gates=tuple(gate["name"] for gate in spec.get("schedulingGates") or ()),
         reservation=annotations.get(names.ANNOTATION_RESERVATION, ""),
         sent=annotations.get(names.ANNOTATION_PLACE, ""),
-        pinned=names.HOSTNAME in (spec.get("nodeSelector") or {}),
         node=spec.get("nodeName") or "",
         leaving="deletionTimestamp" in metadata,
         bare=not any(owner.get("controller") for owner in metadata.get("ownerReferences") or ()),
@@ -152,34 +154,44 @@ def terms(labels: Mapping[str, str], annotations: Mapping[str, str]) -> Terms | 
     return Terms(int(size), level, timeout)
 
 
-def patch(member: Member, *, node: str, hostname: str, reservation: str) -> dict[str, Any]:
-    """The one merge patch that lets a pod go to a node, whose label says its host name."""
-    spec: dict[str, Any] = {
-        "schedulingGates": None,
-        "tolerations": [*(member.wish.spec.get("tolerations") or ()), TOLERATION],
+def patch(member: Member, *, node: str, reservation: str) -> dict[str, Any]:
+    """The one merge patch that lets a pod go to a node."""
+    return {
+        "metadata": {
+            "uid": member.uid,
+            "annotations": {names.ANNOTATION_RESERVATION: reservation, names.ANNOTATION_PLACE: node},
+        },
+        "spec": {
+            "schedulingGates": None,
+            "tolerations": [*(member.wish.spec.get("tolerations") or ()), TOLERATION],
+            "affinity": {"nodeAffinity": {_REQUIRED: {"nodeSelectorTerms": _pinned(member.wish.spec, node)}}},
+        },
     }
-    annotations = {names.ANNOTATION_RESERVATION: reservation, names.ANNOTATION_PLACE: node}
-    if not member.pinned:
-        spec["nodeSelector"] = {names.HOSTNAME: hostname}
-        annotations[names.ANNOTATION_PINNED] = "true"
-    return {"metadata": {"uid": member.uid, "annotations": annotations}, "spec": spec}
+
+
+def unpinned(spec: Json, node: str) -> dict[str, Any]:
+    """The spec of a pod that was let go to a node, with the node affinity that it had before."""
+    terms = [_without_pin(term, node) for term in (required(spec) or {}).get("nodeSelectorTerms") or ()]
+    affinity = dict(spec.get("affinity") or {})
+    of_nodes = dict(affinity.pop("nodeAffinity", None) or {})
+    of_nodes.pop(_REQUIRED, None)
+    if any(terms):
+        of_nodes[_REQUIRED] = {"nodeSelectorTerms": terms}
+    if of_nodes:
+        affinity["nodeAffinity"] = of_nodes
+    before = {key: value for key, value in spec.items() if key != "affinity"}
+    return before | ({"affinity": affinity} if affinity else {})
 
 
 def anew(pod: Json) -> dict[str, Any]:
     """What to create in the place of a bare pod that is rolled back: the pod as it was before we let it go."""
-    metadata, spec = pod["metadata"], dict(pod["spec"])
+    metadata = pod["metadata"]
     annotations = dict(metadata.get("annotations") or {})
-    pinned = annotations.pop(names.ANNOTATION_PINNED, "")
+    spec = unpinned(pod["spec"], annotations.get(names.ANNOTATION_PLACE, ""))
     for gone in (names.ANNOTATION_RESERVATION, names.ANNOTATION_PLACE):
         annotations.pop(gone, None)
     for gone in ("nodeName", "ephemeralContainers"):
         spec.pop(gone, None)
-    if pinned:
-        selector = {
-            key: value for key, value in (spec.pop("nodeSelector", None) or {}).items() if key != names.HOSTNAME
-        }
-        if selector:
-            spec["nodeSelector"] = selector
     spec["tolerations"] = [found for found in spec.get("tolerations") or () if found != TOLERATION]
     spec["schedulingGates"] = [{"name": names.GATE}]
     kept = {key: metadata[key] for key in ("name", "namespace", "labels", "ownerReferences") if metadata.get(key)}
@@ -189,6 +201,24 @@ def anew(pod: Json) -> dict[str, Any]:
         "metadata": kept | ({"annotations": annotations} if annotations else {}),
         "spec": spec,
     }
+
+
+def _pinned(spec: Json, node: str) -> list[Json]:
+    """Terms are alternatives, and an empty one matches nothing: our requirement is the last one of every other."""
+    own = (required(spec) or {}).get("nodeSelectorTerms") or [{"matchFields": []}]
+    return [{**term, "matchFields": [*(term.get("matchFields") or ()), _pin(node)]} if term else term for term in own]
+
+
+def _without_pin(term: Json, node: str) -> dict[str, Any]:
+    fields = list(term.get("matchFields") or ())
+    if fields and fields[-1] == _pin(node):
+        fields.pop()
+    rest = {key: value for key, value in term.items() if key != "matchFields"}
+    return rest | ({"matchFields": fields} if fields else {})
+
+
+def _pin(node: str) -> dict[str, Any]:
+    return {"key": "metadata.name", "operator": "In", "values": [node]}
 
 
 def _seconds(text: str | None) -> int | None:
@@ -231,8 +261,8 @@ def _why_not(status: Json) -> str:
 
 def _of_wish(spec: Json) -> dict[str, Any]:
     kept = {key: spec[key] for key in ("nodeSelector", "tolerations", "resourceClaims") if spec.get(key)}
-    if required := (spec.get("affinity") or {}).get("nodeAffinity"):
-        kept["affinity"] = {"nodeAffinity": required}
+    if of_nodes := (spec.get("affinity") or {}).get("nodeAffinity"):
+        kept["affinity"] = {"nodeAffinity": of_nodes}
     for key in ("containers", "initContainers"):
         if found := _containers(spec.get(key) or ()):
             kept[key] = found

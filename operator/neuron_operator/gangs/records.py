@@ -84,7 +84,7 @@ def record(item: Json) -> Record:
         size=spec.get("size") or 1,
         level=cast(Level, level) if level in LEVELS else "ultraserver",
         timeout=spec.get("timeoutSeconds") or 300,
-        needs=Needs(spec.get("chips") or 0, bool(spec.get("wholeNodes"))),
+        needs=Needs(spec.get("chips") or 0, bool(spec.get("wholeNodes")), bool(spec.get("efa"))),
         phase=status["phase"] if status.get("phase") in _PHASES else "Pending",
         serial=status.get("serial") or 0,
         nodes=tuple(status.get("nodes") or ()),
@@ -105,6 +105,7 @@ def spec(terms: Terms, needs: Needs) -> dict[str, Any]:
         "timeoutSeconds": terms.timeout,
         "chips": needs.chips,
         "wholeNodes": needs.whole_node,
+        "efa": needs.efa,
     }
 
 

@@ -20,6 +20,7 @@ class NeuronGangSpec(Model):
     )
     chips: int = Field(default=0, ge=0, le=128, description="Chips that each pod takes.")
     whole_nodes: bool = Field(default=False, description="Each pod takes all chips of a node.")
+    efa: bool = Field(default=False, description="The pods claim EFA cards.")
 
 
 class NeuronGangStatus(Model):

@@ -4,7 +4,7 @@ One event loop uses it and no method waits, so there is nothing to lock.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from neuron_device_model.cores import visible_cores
@@ -31,8 +31,9 @@ _FINISHED = ("Succeeded", "Failed")
 class State:
     """All that plans are made from."""
 
-    def __init__(self, *, driver_name: str, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, *, driver_name: str, barrier: bool = False, changed: Callable[[], None] = lambda: None) -> None:
         self.driver_name = driver_name
+        self._barrier = barrier
         self._changed = changed
         self.capacity = 0
         self.members: dict[Key, tuple[Member, ...]] = {}
@@ -52,6 +53,7 @@ class State:
         self._per_chip: int | None = None
         self._claimants: Counter[str] = Counter()
         self._on_node: dict[str, dict[str, Holding]] = {}
+        self._at_barrier: dict[str, Holding] = {}
         # UIDs of pods of gangs that are over, the latest last; an ordered set
         self._over: dict[str, None] = {}
         self.pods: Kept[Member] = Kept(pods.member, self._pod, changed)
@@ -100,11 +102,6 @@ class State:
         hardware = self.hardware.values.get(node)
         return hardware.instance_type.chips if hardware else 0
 
-    def hostname(self, node: str) -> str:
-        """Its label kubernetes.io/hostname."""
-        facts = self.nodes.values.get(node)
-        return facts.labels.get(gang_names.HOSTNAME, node) if facts else node
-
     def reserved(self, node: str) -> str | None:
         """Our taint on a node."""
         return self.reservations.get(node)
@@ -120,6 +117,15 @@ class State:
             {"key": key, "effect": effect} | ({"value": value} if value else {}) for key, value, effect in facts.taints
         ]
         return {"metadata": {"name": node, "uid": facts.uid, "resourceVersion": version}, "spec": {"taints": taints}}
+
+    @property
+    def at_barrier(self) -> Collection[Holding]:
+        """The claims that have the commit barrier; none where it is turned off."""
+        return self._at_barrier.values()
+
+    def over(self, uid: str) -> bool:
+        """Whether a pod of a gang is over, or gone."""
+        return uid in self._over
 
     def claimed(self, uid: str) -> bool:
         """Whether an allocated claim of our driver is reserved for a pod."""
@@ -294,7 +300,7 @@ class State:
         for holding, count in ((before, -1), (after, 1)):
             if holding is None:
                 continue
-            for uid in holding.pods:
+            for uid in holding.pods if holding.devices else ():
                 self._claimants[uid] += count
                 if not self._claimants[uid]:
                     del self._claimants[uid]
@@ -306,6 +312,9 @@ class State:
                     on_node[key] = holding
                 if not on_node:
                     del self._on_node[node]
+        self._at_barrier.pop(key, None)
+        if after is not None and after.barrier is not None and self._barrier:
+            self._at_barrier[key] = after
         self.capacity += 1
         self._changed()
 

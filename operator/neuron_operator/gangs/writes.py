@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from neuron_operator.gangs.barrier import Barrier
 from neuron_operator.gangs.pods import Member
 from neuron_operator.gangs.records import Key, Record
 
@@ -80,6 +81,16 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What kube-scheduler waits for, in the status of a claim that has the barrier."""
+
+    barrier: Barrier
+    complete: bool
+    """Bind its pods; else not."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """An Event."""
 
@@ -88,4 +99,4 @@ class Tell:
     event: dict[str, Any]
 
 
-Write: TypeAlias = Make | Respec | SetStatus | SetTaint | LetGo | Save | Delete | Remake | Forget | Tell
+Write: TypeAlias = Make | Respec | SetStatus | SetTaint | LetGo | Save | Delete | Remake | Forget | Answer | Tell

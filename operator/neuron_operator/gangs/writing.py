@@ -14,10 +14,12 @@ from datetime import datetime, timedelta
 
 from neuron_operator import kube, metrics
 from neuron_operator.gangs import pods, records
+from neuron_operator.gangs.barrier import answer, barrier
 from neuron_operator.gangs.planning import Memory
 from neuron_operator.gangs.state import Reference, State
 from neuron_operator.gangs.taints import reserve
 from neuron_operator.gangs.writes import (
+    Answer,
     Delete,
     Forget,
     LetGo,
@@ -83,7 +85,7 @@ class Writer:
             kind, verb = _what(write)
             async with gate:
                 try:
-                    await self._one(write)
+                    await self._one(write, now)
                 except ApiError as error:
                     metrics.WRITES.labels(kind, verb, "failed").inc()
                     logger.warning("%s of a %s for a gang failed, will be tried again: %s", verb, kind, error)
@@ -99,7 +101,7 @@ class Writer:
         pause = _BACKOFF[min(times, len(_BACKOFF)) - 1]
         self._failures[key] = _Failure(times, now + timedelta(seconds=pause))
 
-    async def _one(self, write: Write) -> None:
+    async def _one(self, write: Write, now: datetime) -> None:
         match write:
             case Tell():
                 await self._tell(write)
@@ -119,6 +121,8 @@ class Writer:
                 await self._remake(write)
             case Forget():
                 await self._forget(write)
+            case Answer():
+                await self._answer(write, now)
 
     async def _tell(self, write: Tell) -> None:
         try:
@@ -234,6 +238,21 @@ class Writer:
             await self._api.delete(kube.GANGS, name, namespace=namespace, uid=write.record.uid)
         self._state.gangs.gone(f"{namespace}/{name}")
 
+    async def _answer(self, write: Answer, now: datetime) -> None:
+        asked = write.barrier
+        try:
+            claim = await self._api.get(kube.CLAIMS, asked.name, namespace=asked.namespace)
+            if barrier(claim) == asked:
+                devices = answer(claim, complete=write.complete, message=write.message, now=records.stamp(now))
+                version = claim["metadata"]["resourceVersion"]
+                claim = await self._api.merge_status(
+                    kube.CLAIMS, asked.name, {"devices": devices}, namespace=asked.namespace, version=version
+                )
+        except NotFound:
+            self._state.claims.gone(f"{asked.namespace}/{asked.name}")
+            return
+        self._state.claims.answered(claim)
+
     async def _look(self, reference: Reference) -> bool:
         namespace, name, template = reference
         try:
@@ -270,6 +289,8 @@ def _what(write: Write) -> tuple[str, str]:
             return "Pod", "create"
         case Forget():
             return "NeuronGang", "delete"
+        case Answer():
+            return "ResourceClaim", "patch"
 
 
 def _key(write: Write) -> str:
@@ -283,6 +304,8 @@ def _key(write: Write) -> str:
             return f"taint {node}"
         case LetGo(member=member) | Delete(member=member):
             return f"pod {member.uid}"
+        case Answer(barrier=asked):
+            return f"answer {asked.uid}"
         case Remake(pod=pod):
             return f"remake {pod['metadata']['namespace']}/{pod['metadata']['name']}"
         case Respec(record=record) | SetStatus(record=record) | Save(record=record) | Forget(record=record):

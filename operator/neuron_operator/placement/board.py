@@ -6,7 +6,8 @@ over is small. At equal loss fewer hops, then a network node with fewer whole no
 answer depends on nothing but fleet and gang.
 
 A gang that is wider than any UltraServer fills whole units, the roomiest first, and puts the rest where it fits
-tightest, under the network node that it leaves fullest.
+tightest, under the network node that it leaves fullest. Its traffic goes over EFA, so it gets no node of which all EFA
+cards are down; inside a unit NeuronLink carries it, and such a node is as good as any.
 
 One instance type per gang: a collective waits for its slowest member, and chips of two kinds have no link.
 """
@@ -74,7 +75,7 @@ class Board:
         self._asked.add(query.demand)
         found = self._find(query)
         if not found:
-            return Refusal(gang.name, reasons(query, self._domains_of(gang.level)))
+            return Refusal(gang.name, reasons(_widest(gang), self._domains_of(gang.level)))
         return self._placement(query, found)
 
     def take(self, placement: Placement) -> None:
@@ -98,7 +99,12 @@ class Board:
 
     def consider(self, gang: Gang) -> tuple[Considered, ...]:
         """All domains of the gang's level, the most promising first."""
-        return considered(Query(gang), self._domains_of(gang.level))
+        domains = self._domains_of(gang.level)
+        if gang.level not in NETWORK_LEVELS:
+            return considered(Query(gang), domains)
+        fits = self._tree(gang.level).units.fits(Query(gang))
+        whole = {unit.nodes[0].state.domains[gang.level] for _, alike in fits for unit in alike}
+        return considered(_widest(gang), domains, whole=whole)
 
     # --- looking
 
@@ -112,6 +118,7 @@ class Board:
     def _in_network(self, query: Query) -> list[tuple[Node, int]]:
         tree = self._tree(query.level)
         found = self._in_one_unit(tree.units, query)
+        query = _widest(query.gang)
         for tier in tree.tiers:
             if found:
                 break
@@ -212,6 +219,11 @@ def place_all(fleet: Sequence[NodeState], gangs: Iterable[Gang]) -> list[Placeme
 def consider(fleet: Sequence[NodeState], gang: Gang) -> tuple[Considered, ...]:
     """All domains of a gang's level, the most promising first, with what each lacks."""
     return Board(fleet).consider(gang)
+
+
+def _widest(gang: Gang) -> Query:
+    """A gang as far apart as its level lets it be."""
+    return Query(gang, across=gang.level in NETWORK_LEVELS)
 
 
 def _spread(group: Group, query: Query, pods: int) -> list[tuple[Node, int]]:

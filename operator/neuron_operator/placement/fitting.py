@@ -38,6 +38,8 @@ class Demand(NamedTuple):
     spread: bool
     within: Literal["node", "ultraserver-2", "unit"]
     row: bool
+    network: bool
+    """Only nodes with an EFA card that works."""
 
 
 class Shape(NamedTuple):

@@ -6,8 +6,9 @@ were found, and a node that changes clears those above it, so that one gang cost
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from copy import copy
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, lru_cache
 from typing import Protocol, TypeAlias
 
 from neuron_operator.placement.fitting import Demand, Fit, Shape, State, best_fit, room
@@ -65,7 +66,8 @@ class Node:
 class Query:
     """A gang, as it is asked of every node and unit."""
 
-    def __init__(self, gang: Gang) -> None:
+    def __init__(self, gang: Gang, *, across: bool = False) -> None:
+        """`across`: for more than one unit, so that its traffic goes over EFA."""
         self.gang = gang
         self.level = gang.level
         within = gang.level if gang.level == "ultraserver-2" else "node" if gang.level in ("node", "row") else "unit"
@@ -76,9 +78,17 @@ class Query:
             spread=gang.spread,
             within=within,
             row=gang.level == "row" and (gang.chips > 0 or gang.whole_nodes),
+            network=across or gang.efa,
         )
         self._needs_domain = gang.level not in ("node", "row")
         self.cacheable = gang.nodes is None
+
+    @cached_property
+    def everywhere(self) -> "Query":
+        """The same for a gang that may go to any node."""
+        found = copy(self)
+        found.gang, found.cacheable = replace(self.gang, nodes=None), True
+        return found
 
     @property
     def fewest_chips(self) -> int:
@@ -88,6 +98,10 @@ class Query:
     def of_kind(self, kind: Kind) -> bool:
         """Whether the gang may have such nodes."""
         return self.gang.instance_type in (None, kind[0])
+
+    def out_of_reach(self, node: Node) -> bool:
+        """Whether it lacks the network that the gang needs."""
+        return node.state.cut_off and self.demand.network
 
     def may_use(self, node: Node) -> bool:
         """Whether pods of the gang may go there at all, full or not."""
@@ -106,7 +120,7 @@ class Query:
 
     def room(self, node: Node) -> int:
         """How many of the pods fit on a node now."""
-        if node.state.closed or not self.may_use(node):
+        if node.state.closed or self.out_of_reach(node) or not self.may_use(node):
             return 0
         most = room(len(node.free), node.state.chips, self.demand)
         if not self.demand.row:
@@ -125,13 +139,14 @@ class Query:
 class Unit:
     """An UltraServer, or a node that is in none."""
 
-    __slots__ = ("_rooms", "id", "kind", "networks", "nodes", "number", "shape", "stale")
+    __slots__ = ("_rooms", "id", "kind", "names", "networks", "nodes", "number", "shape", "stale")
 
     def __init__(self, number: int, identity: str, nodes: Sequence[Node], stale: set["Unit"]) -> None:
         self.number = number
         """Its place in the order of ids."""
         self.id = identity
         self.nodes = sorted(nodes, key=_by_position)
+        self.names = tuple([node.state.name for node in self.nodes])
         self.kind: Kind = self.nodes[0].kind
         self.shape = _shape(self.nodes)
         self.networks = tuple([self.nodes[0].state.domains.get(level) for level in NETWORK_LEVELS])
@@ -145,7 +160,8 @@ class Unit:
         parts: list[Hashable] = [self.shape]
         for node in self.nodes:
             domains = node.state.domains
-            parts += (node.free, node.state.closed is None, "ultraserver" in domains, "ultraserver-2" in domains)
+            parts += (node.free, node.state.closed is None, node.state.cut_off)
+            parts += ("ultraserver" in domains, "ultraserver-2" in domains)
         return tuple(parts)
 
     def room(self, query: Query) -> int:
@@ -167,7 +183,7 @@ class Unit:
     def fit(self, query: Query, pods: int) -> Fit | None:
         """The best way to have so many pods of a gang here."""
         demand = query.demand._replace(pods=pods)
-        usable = [not node.state.closed and query.may_use(node) for node in self.nodes]
+        usable = [not (node.state.closed or query.out_of_reach(node)) and query.may_use(node) for node in self.nodes]
         breaks_row: tuple[bool, ...] = ()
         if demand.row:
             runs = [query.run(node) for node in self.nodes]
@@ -185,6 +201,11 @@ class Alike:
 
     units: set[Unit] = field(default_factory=set)
     _fits: dict[Demand, Fit | None] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:
+        """Of all of them."""
+        return next(iter(self.units)).kind
 
     def fit(self, query: Query) -> Fit | None:
         """The best way to have a gang in one of them."""
@@ -222,13 +243,15 @@ class Units:
         return iter(self._all)
 
     def fits(self, query: Query) -> Iterator[tuple[Fit, Iterable[Unit]]]:
-        """Where a gang fits, and how."""
-        if query.cacheable:
-            for alike in self._classes():
-                if query.of_kind(next(iter(alike.units)).kind) and (fit := alike.fit(query)):
-                    yield fit, alike.units
-        else:
-            for unit in self._all:
+        """Where a gang fits, and how. To units of which it may use all nodes, it is a gang that may go anywhere."""
+        allowed = query.gang.nodes
+        for alike in self._classes():
+            units = alike.units if allowed is None else [unit for unit in alike.units if allowed.issuperset(unit.names)]
+            if units and query.of_kind(alike.kind) and (fit := alike.fit(query.everywhere)):
+                yield fit, units
+        if allowed is not None:
+            partly = (unit for unit in self._all if 0 < sum(name in allowed for name in unit.names) < len(unit.names))
+            for unit in partly:
                 if query.of_kind(unit.kind) and (fit := unit.fit(query, query.gang.size)):
                     yield fit, (unit,)
 

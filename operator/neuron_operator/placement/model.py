@@ -29,6 +29,8 @@ class NodeState:
     """Why nobody may be placed here now, as the end of "node X is …": "cordoned", "reserved for gang Y"."""
     used_by: tuple[str, ...] = ()
     """Who has chips here, as people know them: "gang training/a", "pod default/b". For the sentences only."""
+    cut_off: bool = False
+    """None of its EFA cards works: nothing goes to nodes that NeuronLink does not reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Gang:
     """Each pod has a node of its own, of which every chip is free, and takes all of them, whatever `chips` says."""
     spread: bool = False
     """At most one of its pods on a node. Without it pods share a node where their chips fit."""
+    efa: bool = False
+    """Its pods claim EFA cards."""
     instance_type: str | None = None
     """None: any, but one and the same for all of its pods."""
     nodes: frozenset[str] | None = None

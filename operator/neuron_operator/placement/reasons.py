@@ -1,6 +1,6 @@
 """Why a gang does not fit, in sentences that name what to free or to change."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from neuron_operator.placement.index import Domain, Node, Query
@@ -44,19 +44,21 @@ def reasons(query: Query, domains: Sequence[Domain]) -> tuple[str, ...]:
     )
 
 
-def considered(query: Query, domains: Iterable[Domain]) -> tuple[Considered, ...]:
-    """Every domain that was considered, the most promising first."""
+def considered(query: Query, domains: Iterable[Domain], *, whole: Collection[str] = ()) -> tuple[Considered, ...]:
+    """Every domain that was considered, the most promising first. `whole`: those of which one UltraServer has room for
+    all of the gang.
+    """
     asked = [domain for domain in domains if query.of_kind(domain.kind)]
     return tuple(
         Considered(
             level=query.gang.level,
             domain=domain.id,
             nodes=tuple(node.state.name for node in domain.nodes),
-            room=domain.room(query),
+            room=query.gang.size if domain.id in whole else domain.room(query),
             room_if_empty=domain.room_if_empty(query),
-            lacks=_lacks(query, domain),
+            lacks=() if domain.id in whole else _lacks(query, domain),
         )
-        for domain in sorted(asked, key=lambda domain: domain.promise(query))
+        for domain in sorted(asked, key=lambda domain: (domain.id not in whole, domain.promise(query)))
     )
 
 
@@ -108,14 +110,16 @@ def _what_to_free(query: Query, domain: Domain) -> str:
             break
         chosen.append(node)
         missing -= gain
-    names = [f"{node.state.name} ({_in_the_way(node)})" for node in chosen]
+    names = [f"{node.state.name} ({_in_the_way(query, node)})" for node in chosen]
     listed = _listed(names) if len(names) <= _NAMED else f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
     return f"It would fit there if {listed} {'was' if len(names) == 1 else 'were'} free."
 
 
-def _in_the_way(node: Node) -> str:
+def _in_the_way(query: Query, node: Node) -> str:
     if node.state.closed:
         return node.state.closed
+    if query.out_of_reach(node):
+        return "without an EFA card that works"
     return f"used by {_listed(node.holders)}" if node.holders else f"{len(node.free)} of {node.state.chips} chips free"
 
 
@@ -126,6 +130,9 @@ def _says(query: Query, node: Node) -> str:
         return f"{state.name} is not among the nodes that the gang may go to"
     if state.closed:
         return f"{state.name} is {state.closed}"
+    if query.out_of_reach(node):
+        needs = "its pods claim some" if query.gang.efa else "between UltraServers the gang's traffic goes over them"
+        return f"{state.name} has no EFA card that works, and {needs}"
     users = f", used by {_listed(node.holders)}" if node.holders else ""
     said = f"{state.name} has {len(node.free)} of {state.chips} chips free{users}"
     if query.demand.row and len(node.free) >= query.row_chips(node):

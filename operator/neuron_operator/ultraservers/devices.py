@@ -5,6 +5,8 @@ allocation has the slice's node selector. Each UltraServer is a pool of one slic
 there, and bears a name that follows from the UltraServer: whoever writes it twice writes the same object. Any change is
 a new generation of the pool.
 
+With the commit barrier of gangs (`gangs.barrier`) the slice has a second device, which any number of claims may have.
+
 For every node that it tries, for every pod with a claim, kube-scheduler looks at every slice that is not bound to one
 node, some microseconds each. So UltraServers are devices in small fleets only (`most`).
 """
@@ -24,6 +26,15 @@ from neuron_operator.ultraservers.members import Member
 Json = dict[str, Any]
 
 DEVICE = "ultraserver"
+_BARRIER: Json = {
+    "name": names.BARRIER_DEVICE,
+    "attributes": {"gangBarrier": {"bool": True}, SIMULATED_ATTRIBUTE: {"bool": True}},
+    "allowMultipleAllocations": True,
+    "bindingConditions": [names.CONDITION_COMPLETE],
+    "bindingFailureConditions": [names.CONDITION_GIVEN_UP],
+}
+_GATED = ("taints", "allowMultipleAllocations", "bindingConditions", "bindingFailureConditions")
+"""Fields that an API server drops whose gates are off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +46,16 @@ class Changes:
     """With a resource version where the slice is there already, and has to be replaced."""
 
 
-def changes(ultraservers: Mapping[str, Sequence[Member]], slices: Iterable[Mapping[str, Any]], *, most: int) -> Changes:
+def changes(
+    ultraservers: Mapping[str, Sequence[Member]], slices: Iterable[Mapping[str, Any]], *, most: int, barrier: bool
+) -> Changes:
     """What is to be written for the UltraServers to be devices, all of them or, where there are too many, none.
 
     `slices` are those of our driver's name; what somebody else has put there under other names stays.
     """
     existing = {item["metadata"]["name"]: item for item in slices}
     offered = ultraservers.values() if len(ultraservers) <= most else ()
-    wished = {item["metadata"]["name"]: item for item in map(_slice, offered)}
+    wished = {item["metadata"]["name"]: item for item in (_slice(nodes, barrier=barrier) for nodes in offered)}
     return Changes(
         deletions=tuple(dict(item) for name, item in sorted(existing.items()) if name not in wished and _is_ours(item)),
         writes=tuple(
@@ -53,7 +66,7 @@ def changes(ultraservers: Mapping[str, Sequence[Member]], slices: Iterable[Mappi
     )
 
 
-def _slice(nodes: Sequence[Member]) -> Json:
+def _slice(nodes: Sequence[Member], *, barrier: bool) -> Json:
     first = nodes[0]
     device: Json = {
         "name": DEVICE,
@@ -79,7 +92,7 @@ def _slice(nodes: Sequence[Member]) -> Json:
             ]
         },
         "pool": {"name": first.seat.id, "generation": 1, "resourceSliceCount": 1},
-        "devices": [device],
+        "devices": [device, _BARRIER] if barrier else [device],
     }
     return {
         "apiVersion": "resource.k8s.io/v1",
@@ -108,26 +121,34 @@ def _is_ours(item: Mapping[str, Any]) -> bool:
 
 def _is_right(existing: Mapping[str, Any], wished: Json) -> bool:
     digests = [(each["metadata"].get("annotations") or {}).get(names.ANNOTATION_DIGEST) for each in (existing, wished)]
-    taints = _taints(existing)
     return (
         digests[0] == digests[1]
         and _is_ours(existing)
         and _content(existing) == _content(wished)
-        and (not taints or taints == _taints(wished))
+        and _gated(existing, wished)
     )
 
 
 def _content(item: Mapping[str, Any]) -> Json:
-    """All of a slice's spec but the pool's generation and the taints."""
+    """All of a slice's spec but the pool's generation and what is behind gates."""
     spec = item["spec"]
     pool = {key: value for key, value in spec["pool"].items() if key != "generation"}
-    devices = [{key: value for key, value in device.items() if key != "taints"} for device in spec.get("devices") or ()]
+    devices = [
+        {key: value for key, value in device.items() if key not in _GATED} for device in spec.get("devices") or ()
+    ]
     return {**spec, "pool": pool, "devices": devices}
 
 
-def _taints(item: Mapping[str, Any]) -> list[Json]:
+def _gated(existing: Mapping[str, Any], wished: Json) -> bool:
+    """Whether what is behind gates is as it was sent, as far as it was kept."""
+    pairs = zip(existing["spec"].get("devices") or (), wished["spec"]["devices"], strict=True)
+    return all(not there.get(key) or _untimed(there[key]) == sent.get(key) for there, sent in pairs for key in _GATED)
+
+
+def _untimed(value: Any) -> Any:
+    """Taints without the time that the API server adds."""
+    if not isinstance(value, list):
+        return value
     return [
-        {key: value for key, value in taint.items() if key != "timeAdded"}
-        for device in item["spec"].get("devices") or ()
-        for taint in device.get("taints") or ()
+        {key: each[key] for key in each if key != "timeAdded"} if isinstance(each, dict) else each for each in value
     ]

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from neuron_operator import kube, metrics, names
 from neuron_operator.extender.watching import follow
-from neuron_operator.fleet import Fleet
+from neuron_operator.fleet import NODES_ON_THE_LOOP, Fleet
 from neuron_operator.kept import Kept
 from neuron_operator.kube import Api, ApiError, Kube, NotFound
 from neuron_operator.ledger import Held, Ledger
@@ -56,9 +56,10 @@ class UltraServers:
         wrote: Callable[[], None],
         ledger: Ledger,
         most_devices: int = MOST_DEVICES,
+        barrier: bool = False,
     ) -> None:
         """`wrote` is called after every pass that may have changed who has which node. UltraServers are devices, too,
-        while there are at most `most_devices` of them.
+        while there are at most `most_devices` of them; with `barrier` each has the commit barrier of gangs as well.
         """
         self._api = api
         self._fleet = fleet
@@ -69,6 +70,7 @@ class UltraServers:
         self._failures = 0
         self._asked: set[str] = set()
         self._most_devices = most_devices
+        self._barrier = barrier
         self._ledger = ledger
         ledger.listen("workloads", self.gangs_moved)
         self.slices: Kept[Json] = Kept(_without_managed_fields, lambda *_: self.wake(), self.wake)
@@ -123,7 +125,10 @@ class UltraServers:
         return done
 
     async def _plan(self, now: datetime, *, with_tables: bool) -> Plan:
-        done = plan(await self._look(all_claims=False), now=now, with_tables=with_tables)
+        world = await self._look(all_claims=False)
+        if not world.workloads and len(world.nodes) > NODES_ON_THE_LOOP:
+            return await asyncio.to_thread(plan, world, now=now, with_tables=with_tables)  # which promises nothing
+        done = plan(world, now=now, with_tables=with_tables)
         if done.incomplete:
             done = plan(await self._look(all_claims=True), now=now, with_tables=with_tables)
         for status in done.statuses:
@@ -171,6 +176,7 @@ class UltraServers:
             promised=self._promised() or {},
             slices=tuple(self.slices.values.values()) if self.slices.complete else None,
             most_devices=self._most_devices,
+            barrier=self._barrier,
         )
 
     async def _templates(self, items: list[Json]) -> list[Json]:

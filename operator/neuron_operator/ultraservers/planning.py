@@ -52,6 +52,8 @@ class World:
     """The ResourceSlices of UltraServers as devices; None while they are not known."""
     most_devices: int = 0
     """How many UltraServers there may be for them to be devices."""
+    barrier: bool = False
+    """Whether each of these has the commit barrier of gangs, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +291,7 @@ class _Tables:
             return
         groups = tables.by_ultraserver(nodes.values())
         if world.slices is not None:
-            self.slices = devices.changes(groups, world.slices, most=world.most_devices)
+            self.slices = devices.changes(groups, world.slices, most=world.most_devices, barrier=world.barrier)
         existing = {
             item["metadata"]["name"]: item
             for item in world.ultraservers

@@ -49,7 +49,7 @@ def test_the_api_server_is_asked_for_it_when_a_claims_devices_are_reported(renam
         for rule in renamed.get("ClusterRole", "neuron-sim-agent")["rules"]
         if "resourceclaims/driver" in rule["resources"]
     ]
-    assert rule["resourceNames"] == [OTHER]
+    assert rule["resourceNames"] == [OTHER, "efa.neuron-sim.dev"]
 
 
 def test_the_test_claims_from_its_class(renamed):

@@ -7,12 +7,14 @@ import re
 from typing import get_args
 
 import pytest
+from neuron_operator import names as operator_names
 from neuron_operator.gangs import names
 from neuron_operator.placement import Level
 from neuron_operator.webhook import PATH
 
 MUTATING = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
 POD_GROUPS = "scheduling.k8s.io/v1alpha2/PodGroup"
+BARRIER = "gang-barrier.neuron-sim.dev"
 
 
 @pytest.fixture
@@ -100,7 +102,6 @@ def test_the_annotations_that_the_operator_may_write_are_those_that_it_writes(de
     assert set(re.findall(r"'([^']+)'", free)) == {
         names.ANNOTATION_RESERVATION,
         names.ANNOTATION_PLACE,
-        names.ANNOTATION_PINNED,
     }
 
 
@@ -148,3 +149,38 @@ def test_a_cluster_without_pod_groups_is_told(render):
 
 def test_by_default_there_are_no_pod_groups(default):
     assert "--pod-groups" not in default.container("neuron-sim-operator")["args"]
+
+
+def test_the_barrier_comes_with_its_class_its_flag_and_its_rights_only_where_it_is_wished(render, default):
+    manifests = render({"gangs": {"barrier": True}})
+    spec = manifests.get("DeviceClass", BARRIER)["spec"]
+    assert "gangBarrier.orValue(false) == true" in spec["selectors"][0]["cel"]["expression"]
+    assert spec["extendedResourceName"] == "neuron-sim.dev/gang-barrier"
+    assert "--gang-barrier" in manifests.container("neuron-sim-operator")["args"]
+    (rule,) = status_rules(manifests, "resourceclaims/driver")
+    assert rule["resourceNames"] == [operator_names.ULTRASERVER_DRIVER_NAME]
+    assert rule["verbs"] == ["arbitrary-node:patch"]
+    assert [rule["verbs"] for rule in status_rules(manifests, "resourceclaims/status")] == [["patch"]]
+    assert not status_rules(manifests, "resourceclaims/binding")
+    assert BARRIER not in [found["metadata"]["name"] for found in default.all("DeviceClass")]
+    assert "--gang-barrier" not in default.container("neuron-sim-operator")["args"]
+    assert not status_rules(default, "resourceclaims/status") + status_rules(default, "resourceclaims/driver")
+
+
+def status_rules(manifests, resource):
+    role = manifests.get("ClusterRole", "neuron-sim-operator")
+    return [rule for rule in role["rules"] if resource in rule["resources"]]
+
+
+def test_without_gangs_there_is_no_barrier(render):
+    manifests = render({"gangs": {"barrier": True, "enabled": False}})
+    assert "--gang-barrier" not in manifests.container("neuron-sim-operator")["args"]
+
+
+@pytest.mark.parametrize(
+    ("values", "kubernetes", "words"),
+    [({}, "1.35.0", "use 1.36 or newer"), ({"ultraServerDevices": 0}, "1.36.0", "ultraServerDevices is 0")],
+)
+def test_the_barrier_is_refused_where_it_cannot_be(render, values, kubernetes, words):
+    with pytest.raises(render.Refused, match=words):
+        render({"gangs": {"barrier": True}, **values}, kubernetes=kubernetes)

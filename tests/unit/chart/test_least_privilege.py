@@ -54,9 +54,9 @@ def test_the_agent_writes_slices_statuses_annotations_and_events_only(default):
     }
 
 
-def test_the_agent_reports_the_devices_of_claims_of_its_own_node_and_driver_only(default):
+def test_the_agent_reports_the_devices_of_claims_of_its_own_node_and_drivers_only(default):
     (rule,) = [rule for rule in rules(default, AGENT) if "resourceclaims/driver" in rule["resources"]]
-    assert rule["resourceNames"] == ["neuron.aws.com"]
+    assert rule["resourceNames"] == ["neuron.aws.com", "efa.neuron-sim.dev"]
     assert rule["verbs"] == ["associated-node:patch"]
     assert not [rule for rule in rules(default) if "resourceclaims/binding" in rule["resources"]]
 

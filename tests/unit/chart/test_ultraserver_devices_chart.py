@@ -16,7 +16,10 @@ def classes(manifests):
 
 def test_the_class_selects_ultraservers_and_no_other_class_does(default):
     found = classes(default)
-    assert found.pop(DRIVER) == f'device.driver == "{DRIVER}"'
+    assert found.pop(DRIVER).split(" && ") == [
+        f'device.driver == "{DRIVER}"',
+        f'device.attributes["{DRIVER}"].?gangBarrier.orValue(false) == false',
+    ]
     assert all("device.driver == " in expression and DRIVER not in expression for expression in found.values())
 
 

@@ -43,6 +43,7 @@ def test_troubleshooting_names_reasons_that_are_given() -> None:
     named = set(re.findall(r"`((?:[A-Z][a-z]+){2,})`", page))
     code = "".join(path.read_text() for part in ("operator", "dra_driver") for path in (ROOT / part).rglob("*.py"))
     given = set(re.findall(r"(?:[A-Z][a-z]+){2,}", code)) | {
+        "BindingConditionsPending",
         "CreateContainerError",
         "FailedPrepareDynamicResources",
         "FailedResourceClaimCreation",

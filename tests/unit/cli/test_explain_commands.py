@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 if TYPE_CHECKING:
     from conftest import FakeCluster
 
+Object = dict[str, Any]
+
 OURS = "/apis/neuron-sim.dev/v1alpha1"
 DRA = "/apis/resource.k8s.io/v1"
 TEAM = "/api/v1/namespaces/team"
@@ -201,3 +203,49 @@ def test_a_bad_file_is_one_sentence(cluster: "FakeCluster", run: Any, tmp_path: 
     found = run("what-if", "-f", tmp_path / "gone.yaml")
     assert (found.exit_code, found.stdout) == (1, "")
     assert "cannot be read: No such file" in found.stderr
+
+
+def of_group(number: int, **more: Any) -> Object:
+    return pod(f"ring-{number}", schedulingGroup={"podGroupName": "ring"}, **more)
+
+
+def ring(*, conditions: list[Object]) -> Object:
+    spec = {
+        "schedulingPolicy": {"gang": {"minCount": 3}},
+        "schedulingConstraints": {"topology": [{"key": "neuron-sim.dev/ultraserver-id"}]},
+    }
+    return {"metadata": {"name": "ring", "namespace": "team"}, "spec": spec, "status": {"conditions": conditions}}
+
+
+NO_ROOM = {"type": "PodGroupScheduled", "status": "False", "reason": "Unschedulable", "message": "0 placements fit"}
+
+
+@pytest.mark.parametrize(
+    ("pods", "conditions", "words"),
+    [
+        (None, [], "The pod is of PodGroup ring, which does not exist: kube-scheduler waits until somebody makes it"),
+        (
+            [of_group(0), of_group(1)],
+            [],
+            "at least 3 pods in one neuron-sim.dev/ultraserver-id, and waits for 1 more: 2 of 3 exist",
+        ),
+        (
+            [of_group(0), of_group(1), of_group(2, schedulingGates=[{"name": "kueue"}])],
+            [],
+            "and waits for 1 more: 3 of 3 exist, and 1 of these have scheduling gates",
+        ),
+        ([of_group(number) for number in range(3)], [NO_ROOM], "and finds no room: 0 placements fit"),
+    ],
+)
+def test_a_pod_of_a_pod_group_says_for_whom_the_scheduler_waits(
+    cluster: "FakeCluster", run: Any, pods: list[Object] | None, conditions: list[Object], words: str
+) -> None:
+    cluster.answers[f"{TEAM}/pods/ring-0"] = of_group(0)
+    cluster.answers[f"{TEAM}/pods"] = pods or [of_group(0)]
+    if pods is not None:
+        groups = "/apis/scheduling.k8s.io/v1alpha2/namespaces/team/podgroups"
+        cluster.answers[f"{groups}/ring"] = ring(conditions=conditions)
+    found = run("explain", "pod/ring-0", "-n", "team")
+    assert found.exit_code == 0
+    assert words in found.stdout
+    assert "nodes could take the pod now" in found.stdout, "what it would find by itself"

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from fleet_objects import chips, gang_pod, held, node, ultraserver
+from fleet_objects import chips, fault, gang_pod, held, node, ultraserver
 from neuron_cli import gang_view
 
 Object = dict[str, Any]
@@ -44,6 +44,21 @@ def test_every_ultraserver_says_what_it_lacks_the_nearest_first() -> None:
     assert "u1n0" not in found.remedies[0]
 
 
+def test_a_node_whose_cards_are_down_is_named_where_the_gang_needs_them() -> None:
+    fleet = [*ultraserver(0), *ultraserver(1)]
+    fleet[5]["spec"]["faults"] = [fault("cut", type="EFADown")]
+    wide = [gang_pod(f"wide-{number}", "wide", size=8, level="network-2", neuron=16) for number in range(8)]
+    found = gang_view.explain(gangs(*fleet, members=wide), "team", "wide")
+    assert found.state == "waiting"
+    (verdict,) = found.nodes
+    assert verdict.lacks == (
+        "room for 7 of 8 pods",
+        "node u1n1 has no EFA card that works, and between UltraServers the gang's traffic goes over them",
+    )
+    assert "u1n1 (without an EFA card that works)" in found.remedies[0]
+    assert gang_view.explain(gangs(*fleet, members=ring(level="network-2")), "team", "ring").state == "fits"
+
+
 def test_labels_that_cannot_be_understood_are_the_problem() -> None:
     members = ring()
     for member in members:
@@ -77,3 +92,22 @@ def test_a_gang_that_has_its_nodes_says_what_its_object_says() -> None:
 def test_there_is_no_such_gang() -> None:
     with pytest.raises(gang_view.NoGang, match="there is no gang ring in namespace team"):
         gang_view.explain(gangs(*ultraserver(0)), "team", "ring")
+
+
+def test_a_gang_at_the_barrier_says_for_whom_its_pods_wait() -> None:
+    reserved = {
+        "metadata": {"name": "ring", "namespace": "team", "uid": "u", "resourceVersion": "1"},
+        "spec": {"size": 4, "topology": "ultraserver", "chips": 16},
+        "status": {"phase": "Reserved", "nodes": [f"u0n{number}" for number in range(4)]},
+    }
+    waiting = []
+    for number in range(3):
+        claim = held(f"c{number}", f"u0n{number}", *chips(*range(16)), pod=f"ring-{number}")
+        barrier = {"driver": "ultraserver.neuron-sim.dev", "pool": "abcdefgh01234560", "device": "gang-barrier"}
+        conditions = {"bindingConditions": ["neuron-sim.dev/gang-complete"]}
+        claim["status"]["allocation"]["devices"]["results"].append({"request": "b", **barrier, **conditions})
+        waiting.append(claim)
+    found = gang_view.explain(
+        gangs(*ultraserver(0), members=ring(), records=[reserved], claims=waiting), "team", "ring"
+    )
+    assert found.said == ("3 pods wait at the barrier for ring-3",)

@@ -385,3 +385,31 @@ def test_a_claim_for_an_ultraserver_is_judged_on_the_nodes_that_can_reach_it() -
     found = explained(taken)
     assert "0 of 1 UltraServers are free, 1 is asked for: 1 held by pod team/other" in lacks(found, "a-0")
     assert "1 broken or closed (neuron-sim.dev/unhealthy=Degraded:NoSchedule)" in lacks(found, "b-1")
+
+
+def bound_by(name: str, condition: str, *, devices=()) -> Object:
+    """A claim of pod `train` that has a device with a binding condition."""
+    found = held(name, "worker", *chips(0), pod="train")
+    found["status"]["allocation"]["devices"]["results"][0]["bindingConditions"] = [condition]
+    found["status"]["devices"] = list(devices)
+    return found
+
+
+def test_a_pod_at_the_barrier_of_its_gang_says_that_it_has_its_devices() -> None:
+    waiting = bound_by("own", "neuron-sim.dev/gang-complete")
+    labelled = pod("train", claims=["own"])
+    labelled["metadata"]["labels"] = {"neuron-sim.dev/gang": "ring"}
+    found = explain_pod(labelled, facts(neuron_node("worker"), claims=[waiting]))
+    assert found.state == "waiting"
+    assert "waits at the barrier of its gang ring" in found.summary
+
+
+def test_conditions_of_other_drivers_for_which_the_scheduler_waits_are_named() -> None:
+    train, known = pod("train", claims=["own"]), neuron_node("worker")
+    waiting = bound_by("own", "example.com/attached")
+    found = explain_pod(train, facts(known, claims=[waiting]))
+    assert found.summary.endswith("before it binds the pod: example.com/attached in claim own")
+    met = [{"type": "example.com/attached", "status": "True"}]
+    device = {"driver": DRIVER, "pool": "worker", "device": "neuron-device-0", "conditions": met}
+    done = explain_pod(train, facts(known, claims=[bound_by("own", "example.com/attached", devices=[device])]))
+    assert "waits for conditions" not in done.summary

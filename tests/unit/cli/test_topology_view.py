@@ -47,6 +47,21 @@ def test_what_is_broken_says_by_what() -> None:
     assert states(fleet(neuron_node("w", faults=[fault("gone")])), "w") == ["broken"] * 16
 
 
+def test_a_link_that_is_down_is_not_two_broken_chips() -> None:
+    link = {**fault("cut", type="LinkDown", chip=3), "peer": 7}
+    found = fleet(neuron_node("w", faults=[link, fault("burnt", chip=7)]))
+    assert states(found, "w")[2:8] == ["free", "unlinked", "free", "free", "free", "broken"]
+    assert "···/ ···x ···· ····" in drawn(found)
+    assert "/=cut (LinkDown): link of chips 3 and 7  x=burnt (DeviceLost): chip 7" in drawn(found)
+    assert "1 broken, 1 without a link" in drawing.headline(found)
+    (node,) = view.document(found)["nodes"]
+    assert node["links_down"] == [{"chips": [3, 7], "fault": "cut (LinkDown)"}]
+    assert node["chips"][3]["state"] == "unlinked"
+    assert "link of chips 3 and 7: down; cut (LinkDown)" in svg.svg(found)
+    many = fleet(*(neuron_node(f"n{number}", faults=[link] if number == 7 else []) for number in range(80)))
+    assert "nodes with links that are down: 1\n  n7: 3-7" in drawn(many)
+
+
 def test_cards_that_are_down_are_told_beside_the_chips() -> None:
     cut = {**fault("cut", type="EFADown"), "efa": 2}
     found = fleet(neuron_node("w", faults=[cut, fault("all", type="EFADown")]))
@@ -110,7 +125,8 @@ def test_the_document_counts_and_names_everything() -> None:
     found = view.document(fleet(*ultraserver(0), claims=[held("c", "u0n0", *chips(1), pod="p")]))
     assert found["summary"] == {
         "nodes": 4, "nodes_not_ready": 0, "nodes_untouched": 3, "chips": 64, "chips_free": 63, "chips_used": 1,
-        "chips_cut": 0, "chips_broken": 0, "ultraservers": 1, "ultraservers_degraded": 0, "ultraservers_untouched": 0,
+        "chips_cut": 0, "chips_unlinked": 0, "chips_broken": 0,
+        "ultraservers": 1, "ultraservers_degraded": 0, "ultraservers_untouched": 0,
     }  # fmt: skip
     assert found["ultraservers"][0]["nodes"] == ["u0n0", "u0n1", "u0n2", "u0n3"]
     assert found["nodes"][0]["chips"][1] == {"chip": 1, "state": "used", "held_by": ["team/p"], "faults": []}

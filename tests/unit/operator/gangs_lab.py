@@ -16,9 +16,11 @@ from neuron_operator.gangs import names as gang_names
 from neuron_operator.gangs.controller import Gangs
 from neuron_operator.kube import ApiError, Resource
 from neuron_operator.ledger import Ledger
+from neuron_operator.node_affinity import required, selects
 
 Json = dict[str, Any]
 
+BARRIER = "neuron-sim.dev/gang-barrier"
 CHIPS = 16
 ULTRASERVERS = "trn2u.48xlarge"
 RV = "resourceVersion"
@@ -41,6 +43,7 @@ class Lab:
         self.lives: int | None = None
         """Writes until the operator is killed."""
         self.sequence = 0
+        self.barrier = True
         for number in range(ultraservers):
             for node in range(4):
                 self.add_node(f"n{number}-{node}", ultraserver=f"us{number:014d}", seat=node)
@@ -53,7 +56,11 @@ class Lab:
         self.ledger = Ledger()
         self.ledger.report("workloads", {})
         self.gangs = Gangs(
-            api=Faulty(self), driver_name=names.AWS_DRIVER_NAME, ledger=self.ledger, clock=lambda: self.now
+            api=Faulty(self),
+            driver_name=names.AWS_DRIVER_NAME,
+            ledger=self.ledger,
+            barrier=self.barrier,
+            clock=lambda: self.now,
         )
         for resource, kept in self._kinds():
             kept.listed(copy.deepcopy(self._visible(resource)))
@@ -192,26 +199,61 @@ class Lab:
 
     def _bind(self, pod: Json) -> int:
         chips = asked(pod)
+        if waiting := self._at_barrier(pod):
+            return self._through(pod, waiting)
         for name, node in sorted(self.api.of(kube.NODES).items()):
-            if pod["spec"].get("nodeSelector", {}).get(gang_names.HOSTNAME, name) != name:
+            affinity = required(pod["spec"])
+            if affinity and not selects(affinity, name=name, labels=node["metadata"]["labels"]):
                 continue
             ready = node["status"]["conditions"][0]["status"] == "True" and not node["spec"].get("unschedulable")
             tolerated = any(each.get("key") == gang_names.TAINT for each in pod["spec"].get("tolerations", []))
             free = sorted(set(range(CHIPS)) - self.taken(name))
             if not ready or (node["spec"].get("taints") and not tolerated) or len(free) < chips:
                 continue
-            if chips:
-                self.claim(f"{pod['metadata']['name']}-claim", name, free[-chips:], pod)
+            if chips or _stops(pod):
+                self.claim(f"{pod['metadata']['name']}-claim", name, free[len(free) - chips :], pod)
+            if _stops(pod):
+                return 1
             pod["spec"]["nodeName"] = name
             self.api.put(kube.PODS, pod)
             return 1
         return 0
+
+    def _at_barrier(self, pod: Json) -> Json | None:
+        """The claim with which a pod waits there."""
+        found = self.api.of(kube.CLAIMS).get(f"default/{pod['metadata']['name']}-claim", {"status": {}})
+        users = {user["uid"] for user in found["status"].get("reservedFor", [])}
+        return found if pod["metadata"]["uid"] in users else None
+
+    def _through(self, pod: Json, claim: Json) -> int:
+        told = self.answers(claim["metadata"]["name"])
+        if names.CONDITION_GIVEN_UP in told:
+            self.api.drop(kube.CLAIMS, f"default/{claim['metadata']['name']}")
+        elif names.CONDITION_COMPLETE in told:
+            pools = [result["pool"] for result in claim["status"]["allocation"]["devices"]["results"]]
+            place = pod["metadata"].get("annotations", {}).get(gang_names.ANNOTATION_PLACE)
+            pod["spec"]["nodeName"] = place or pools[0]
+            self.api.put(kube.PODS, pod)
+            return 1
+        return 0
+
+    def answers(self, claim: str) -> set[str]:
+        """The conditions of the barrier that a claim has."""
+        entries = self.api.of(kube.CLAIMS)[f"default/{claim}"]["status"].get("devices", [])
+        return {
+            condition["type"]
+            for entry in entries
+            if entry["device"] == names.BARRIER_DEVICE
+            for condition in entry["conditions"]
+        }
 
     def claim(self, name: str, node: str, chips: list[int], pod: Json) -> None:
         results = [
             {"driver": names.AWS_DRIVER_NAME, "pool": node, "device": f"neuron-device-{chip}", "request": "r"}
             for chip in chips
         ]
+        if _stops(pod):
+            results.append(barrier_result())
         user = {"resource": "pods", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
         status = {"allocation": {"devices": {"results": results}}, "reservedFor": [user]}
         self.api.put(kube.CLAIMS, {"metadata": {"name": name, "namespace": "default"}, "spec": {}, "status": status})
@@ -357,6 +399,8 @@ def make_pod(gang: str, size: int, *, chips: int = CHIPS, gated: bool = True, **
     """A pod of a gang that asks for chips as plain resources."""
     labels = {gang_names.LABEL_GANG: gang, gang_names.LABEL_SIZE: str(size), **more.pop("labels", {})}
     resources = {"requests": {names.EXTENDED_RESOURCE: str(chips)}} if chips else {}
+    if more.pop("barrier", False):
+        resources.setdefault("requests", {})[BARRIER] = "1"
     spec = {"containers": [{"name": "c", "image": "busybox", "resources": resources}], **more.pop("spec", {})}
     if gated:
         spec["schedulingGates"] = [{"name": gang_names.GATE}]
@@ -369,11 +413,30 @@ def make_pod(gang: str, size: int, *, chips: int = CHIPS, gated: bool = True, **
     }
 
 
+def barrier_result() -> Json:
+    """What a claim is allocated that has the barrier."""
+    return {
+        "driver": names.ULTRASERVER_DRIVER_NAME,
+        "pool": "us00000000000000",
+        "device": names.BARRIER_DEVICE,
+        "request": "barrier",
+        "shareID": "11111111-2222-3333-4444-555555555555",
+        "bindingConditions": [names.CONDITION_COMPLETE],
+        "bindingFailureConditions": [names.CONDITION_GIVEN_UP],
+    }
+
+
 def plain_pod(chips: int) -> Json:
     """A pod of nobody's gang."""
     pod = make_pod("", 1, chips=chips, gated=False)
     del pod["metadata"]["labels"]
     return pod
+
+
+def _stops(pod: Json) -> bool:
+    """Whether it asks for the barrier."""
+    (container, *_) = pod.get("spec", {}).get("containers", [{}])
+    return BARRIER in container.get("resources", {}).get("requests", {})
 
 
 def asked(pod: Json) -> int:

@@ -1,11 +1,13 @@
 """A gang runs as a whole near together, or not at all: the course of things, in a cluster in memory."""
 
+import copy
 import sys
 from pathlib import Path
 
 import pytest
 from neuron_operator import kube
 from neuron_operator.gangs import names
+from neuron_operator.node_affinity import required, selects
 
 sys.path.insert(0, str(Path(__file__).parent))
 from gangs_lab import Lab, make_pod, plain_pod
@@ -38,7 +40,8 @@ def test_a_pod_is_let_go_with_everything_in_one_patch(lab):
     assert len(writes) == len(set(writes)) == 4
     for pod in lab.pods("train"):
         assert "schedulingGates" not in pod["spec"]
-        assert pod["spec"]["nodeSelector"][names.HOSTNAME] in lab.taints()
+        (node,) = [name for name in lab.taints() if selects(required(pod["spec"]), name=name, labels={})]
+        assert pod["metadata"]["annotations"][names.ANNOTATION_PLACE] == node
         assert {"key": names.TAINT, "operator": "Exists", "effect": "NoSchedule"} in pod["spec"]["tolerations"]
 
 
@@ -201,8 +204,6 @@ def test_a_node_that_dies_in_the_middle_leads_to_another_placement_at_once(two):
     two.not_ready(dead)
     two.settle()
     assert f"Node {dead} is not ready" in two.events("GangRolledBack")[0]["note"]
-    two.wait(6)
-    two.settle()
     assert two.phase("train") == "Bound"
     assert {node[:2] for node in two.bound("train")} == {"n1" if dead.startswith("n0") else "n0"}
 
@@ -218,6 +219,19 @@ def test_chips_that_were_taken_before_the_reservation_held_are_noticed(lab):
     lab.step()
     assert lab.phase("train") in ("RollingBack", "Pending")
     assert "Node n0-1 has 15 of the 16 chips left" in lab.events("GangRolledBack")[0]["note"]
+
+
+def test_a_gang_whose_chips_were_taken_moves_at_once_and_pauses_when_that_happens_again(two):
+    two.workload("train", 4)
+    for number in range(2):
+        two.control()
+        two.settle(others=False)
+        assert two.phase("train") == "Reserved", "without a pause"
+        node = two.record("train")["status"]["nodes"][0]
+        two.claim(f"theirs-{number}", node, [0], {"metadata": {"name": "theirs", "uid": f"theirs-{number}"}})
+        two.settle(others=False)
+    assert two.said("train").endswith("Rolled back 2 times, tried again in 10 s")
+    assert not two.taints()
 
 
 def test_a_pod_of_a_running_gang_that_comes_again_goes_where_the_others_are(two):
@@ -241,6 +255,36 @@ def test_a_running_gang_whose_node_died_stays_in_its_ultraserver_or_waits(two):
     assert two.phase("train") == "Bound"
     assert {node[:2] for node in two.bound("train")} == {home}
     assert pod["spec"]["nodeName"] not in two.bound("train")
+
+
+def cards_down(lab, name):
+    down = {"name": "cut", "type": "EFADown", "effect": "NoSchedule", "message": "", "since": "2026-11-21T12:00:00Z"}
+    item = copy.deepcopy(lab.api.of(kube.NEURON_NODES)[name])
+    item["spec"]["faults"] = [down]
+    lab.api.put(kube.NEURON_NODES, item)
+
+
+def test_a_gang_over_two_ultraservers_waits_for_the_cards_of_a_node(two):
+    cards_down(two, "n0-1")
+    two.workload("wide", 8, labels={names.TOPOLOGY: "network-3"})
+    two.workload("close", 4)
+    two.settle()
+    assert two.phase("wide") == "Pending"
+    assert "node n0-1 has no EFA card that works" in two.said("wide")
+    assert sorted(two.bound("close")) == ["n0-0", "n0-1", "n0-2", "n0-3"], "inside an UltraServer nobody needs them"
+
+
+def test_a_pod_that_comes_again_is_not_cut_off_from_the_others(two):
+    two.workload("wide", 5, labels={names.TOPOLOGY: "network-3"})
+    two.settle()
+    assert two.phase("wide") == "Bound"
+    (alone,) = [node for node in two.bound("wide") if sum(node[:2] == each[:2] for each in two.bound("wide")) == 1]
+    (pod,) = [pod for pod in two.pods("wide") if pod["spec"]["nodeName"] == alone]
+    cards_down(two, alone)
+    two.delete_pod(f"default/{pod['metadata']['name']}")
+    two.settle()
+    assert two.phase("wide") == "Bound"
+    assert alone not in two.bound("wide")
 
 
 def test_a_pod_too_many_waits_and_is_told(lab):

@@ -1,12 +1,16 @@
 """What a pod says of its gang, where it may run, what it needs; the patch that lets it go, and the pod made anew."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from neuron_operator.gangs import names, pods
+from neuron_operator.gangs import capacity, names, pods
 from neuron_operator.gangs.demand import Needs, needs, references
-from neuron_operator.gangs.eligibility import may_run
+from neuron_operator.gangs.eligibility import Eligible, may_run
 from neuron_operator.gangs.pods import Terms
+from neuron_operator.node_affinity import required, selects
+from neuron_operator.nodes import node_facts
 
 
 def terms(*, topology=None, **annotations):
@@ -61,12 +65,21 @@ def pod(**spec):
 
 def let_go(before, *, node="n1"):
     """A pod after the patch, as the API server merges it."""
-    patch = pods.patch(pods.member(before), node=node, hostname=f"{node}.local", reservation="r-1")
-    spec = before["spec"] | patch["spec"]
-    spec["nodeSelector"] = before["spec"].get("nodeSelector", {}) | patch["spec"].get("nodeSelector", {})
-    del spec["schedulingGates"]
-    annotations = before["metadata"]["annotations"] | patch["metadata"]["annotations"]
-    return {**before, "metadata": before["metadata"] | {"annotations": annotations}, "spec": spec}
+    merged = {**before, "metadata": {**before["metadata"]}, "spec": {**before["spec"]}}
+    return merge(merged, pods.patch(pods.member(before), node=node, reservation="r-1"))
+
+
+def merge(target, patch):
+    """RFC 7396."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge(merged.get(key), value)
+    return merged
 
 
 def test_a_pod_that_was_let_go_says_by_which_reservation_and_where():
@@ -120,16 +133,50 @@ def test_tolerations_of_its_own_stay():
     assert let_go(pod(tolerations=[own]))["spec"]["tolerations"] == [own, pods.TOLERATION]
 
 
+EXPRESSION = {"key": "zone", "operator": "In", "values": ["a"]}
+FIELD = {"key": "metadata.name", "operator": "In", "values": ["n1"]}
+PREFERRED = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": {"matchExpressions": []}}]}
+
+
+def affinity(*terms, **more):
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}, **more}
+
+
 @pytest.mark.parametrize(
-    "selector", [{}, {"zone": "a"}, {names.HOSTNAME: "mine"}, {names.HOSTNAME: "mine", "zone": "a"}]
+    "spec",
+    [
+        {},
+        {"nodeSelector": {"zone": "a"}},
+        {"affinity": affinity({"matchExpressions": [EXPRESSION]})},
+        {"affinity": affinity({"matchExpressions": [EXPRESSION]}, {"matchFields": [FIELD]}, {})},
+        {"affinity": affinity({"matchExpressions": [EXPRESSION]}, podAffinity={"required": []})},
+        {"affinity": {"nodeAffinity": PREFERRED}},
+        {"affinity": {"podAffinity": {"required": []}}},
+    ],
 )
-def test_a_bare_pod_comes_again_with_the_selector_that_it_had(selector):
-    again = pods.anew(let_go(pod(nodeSelector=selector)))
-    assert again["spec"].get("nodeSelector", {}) == selector
-    assert again["spec"]["schedulingGates"] == [{"name": names.GATE}]
+def test_a_bare_pod_comes_again_as_it_was(spec):
+    before = pod(**spec)
+    again = pods.anew(let_go(before))
+    assert {**again["spec"], "tolerations": None} == {**json.loads(json.dumps(before["spec"])), "tolerations": None}
     assert again["metadata"]["annotations"] == {"kept": "yes"}
     assert "uid" not in again["metadata"]
     assert pods.member({**again, "metadata": again["metadata"] | {"uid": "v"}}).gated
+
+
+@pytest.mark.parametrize(
+    ("own", "labels", "able"),
+    [
+        ((), {}, True),
+        (({"matchExpressions": [EXPRESSION]},), {"zone": "a"}, True),
+        (({"matchExpressions": [EXPRESSION]},), {"zone": "b"}, False),
+        (({"matchExpressions": [EXPRESSION]}, {"matchFields": [FIELD]}), {"zone": "b"}, True),
+        (({"matchExpressions": [EXPRESSION]}, {}), {"zone": "b"}, False),
+    ],
+)
+def test_a_pod_that_was_let_go_may_run_on_its_place_alone_and_there_only_if_it_may_at_all(own, labels, able):
+    spec = let_go(pod(**({"affinity": affinity(*own)} if own else {})))["spec"]
+    assert selects(required(spec), name="n1", labels=labels) is able
+    assert not selects(required(spec), name="n2", labels=labels)
 
 
 def test_a_pod_with_a_controller_is_not_bare():
@@ -238,3 +285,41 @@ class TestWhatItNeeds:
     def test_claims_and_plain_resources_add_up(self):
         claims = [{"exactly": {"deviceClassName": "neuron.aws.com", "count": 3}}] * 2
         assert self.needs(claims, **{"aws.amazon.com/neuron": "1"}) == Needs(7)
+
+    def test_cards_are_no_chips_but_a_wish_for_the_network(self):
+        claims = [{"exactly": {"deviceClassName": name}} for name in ("neuron.aws.com", "efa.networking.k8s.aws")]
+        assert self.needs(claims) == Needs(1, efa=True)
+
+
+class TestWhatANodeIs:
+    @pytest.mark.parametrize(
+        ("instance_type", "faults", "cut_off"),
+        [
+            ("trn2.48xlarge", [{}], True),
+            ("trn2.48xlarge", [{"efa": 3}], False),
+            ("trn2.48xlarge", [{"efa": number} for number in range(16)], True),
+            ("trn2.48xlarge", [{"effect": "None"}], False),
+            ("trn2.48xlarge", [], False),
+            ("inf2.48xlarge", [{}], False),
+        ],
+        ids=["all", "one", "one by one", "shown only", "none", "no card"],
+    )
+    def test_it_is_cut_off_without_cards_that_work(self, instance_type, faults, cut_off):
+        down = [{"name": "x", "type": "EFADown", "effect": "NoSchedule", "since": "", **fault} for fault in faults]
+        spec = {"instanceType": instance_type, "logicalNeuronCore": 1, "faults": down}
+        found = capacity.hardware({"metadata": {"name": "n"}, "spec": spec})
+        assert found.cut_off == cut_off
+        assert len(found.healthy) == found.instance_type.chips
+
+
+def test_who_may_run_where_is_asked_again_for_nodes_that_changed():
+    eligible, wish = Eligible(), {"nodeSelector": {"zone": "a"}}
+
+    def facts(name, zone):
+        return node_facts({"metadata": {"name": name, "uid": name, "labels": {"zone": zone}}})
+
+    one, two = facts("one", "a"), facts("two", "b")
+    assert eligible.nodes(wish, [one, two]) == {"one"}
+    assert eligible.nodes({}, [one, two]) == {"one", "two"}
+    assert eligible.nodes(wish, [one, facts("two", "a")]) == {"one", "two"}
+    assert eligible.nodes(wish, [facts("one", "b"), facts("three", "a")]) == {"three"}

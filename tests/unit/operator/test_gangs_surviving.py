@@ -87,13 +87,19 @@ def dying(lab):
     lab.settle()
 
 
+def at_the_barrier(lab):
+    lab.workload("train", 2, count=1, barrier=True)
+    lab.settle()
+    lab.workload("train", 2, barrier=True)
+
+
 def stopped(lab):
     lab.workload("train", 4, count=2)
     lab.settle()
     lab.stop("train")
 
 
-@pytest.mark.parametrize("story", [placed, bare_and_late, dying, stopped])
+@pytest.mark.parametrize("story", [placed, bare_and_late, dying, at_the_barrier, stopped])
 def test_killed_after_any_write_it_goes_on_from_there(new_cluster, story):
     whole = Lab(new_cluster())
     total = writes_of(whole, story)
@@ -259,12 +265,12 @@ STEPS = st.one_of(
 )
 
 
-def take(lab, step):
+def take(lab, step, *, barrier=False):
     match step:
         case ("workload", gang, size, chips, count) if not lab.pods(gang) and gang not in lab.workloads:
-            lab.workload(gang, size, chips=chips, count=min(size, count), annotations=LATE)
+            lab.workload(gang, size, chips=chips, count=min(size, count), annotations=LATE, barrier=barrier)
         case ("bare", gang, size, chips) if not lab.pods(gang) and gang not in lab.workloads:
-            lab.bare(gang, size, chips=chips, annotations=LATE)
+            lab.bare(gang, size, chips=chips, annotations=LATE, barrier=barrier)
         case ("all come",):
             for gang, (wanted, pod) in lab.workloads.items():
                 size = int(pod["metadata"]["labels"][names.LABEL_SIZE])
@@ -312,11 +318,11 @@ def take(lab, step):
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(STEPS, max_size=25))
-def test_any_history_ends_with_whole_gangs_and_nothing_left_behind(new_cluster, history):
+@given(st.lists(STEPS, max_size=25), st.booleans())
+def test_any_history_ends_with_whole_gangs_and_nothing_left_behind(new_cluster, history, barrier):
     lab = Lab(new_cluster(), ultraservers=2)
     for step in history:
-        take(lab, step)
+        take(lab, step, barrier=barrier)
         if not any(step[0].startswith("somebody") for step in history):
             lab.check_promises()
     # who was told of too few pods makes them all, or none

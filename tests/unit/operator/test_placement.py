@@ -327,6 +327,13 @@ def test_what_is_placed_is_possible_and_what_is_refused_is_not(fleet: list[NodeS
         assert all(reason.endswith(".") for reason in answer.reasons)
 
 
+@given(fleets(), gangs)
+def test_all_nodes_by_name_are_no_restriction(fleet: list[NodeState], gang: Gang) -> None:
+    named = replace(gang, nodes=frozenset(state.name for state in fleet))
+    answer, free = place(fleet, named), place(fleet, replace(gang, nodes=None))
+    assert answer == free or (isinstance(answer, Refusal) and isinstance(free, Refusal))
+
+
 @given(fleets(), st.lists(gangs, max_size=5), st.randoms(use_true_random=False))
 @settings(max_examples=60)
 def test_the_order_of_the_fleet_does_not_matter_and_no_chip_is_given_twice(
@@ -425,3 +432,80 @@ def test_a_board_that_many_different_gangs_asked_is_not_renewed() -> None:
     for size in range(100):
         board.place(Gang("a", 1 + size, "node", 1))
     assert not board.renew(fleet)
+
+
+# --- nodes whose EFA cards are down
+
+
+def without_network(fleet: Sequence[NodeState], *names: str) -> list[NodeState]:
+    return [replace(state, cut_off=state.name in names) for state in fleet]
+
+
+def test_inside_an_ultraserver_nobody_needs_the_network() -> None:
+    fleet = without_network(ultraserver("a"), "a-1", "a-2")
+    assert placed(fleet, whole(4)).nodes == ("a-0", "a-1", "a-2", "a-3")
+    assert placed(fleet, whole(4, "network-1")).nodes == ("a-0", "a-1", "a-2", "a-3")
+
+
+def test_a_gang_over_several_ultraservers_keeps_off_nodes_that_are_cut_off() -> None:
+    fleet = without_network([*ultraserver("a"), *ultraserver("b"), *ultraserver("c")], "a-0", "b-3")
+    nodes = placed(fleet, whole(10, "network-3")).nodes
+    assert len(nodes) == 10
+    assert not {"a-0", "b-3"} & set(nodes)
+    assert isinstance(place(fleet, whole(11, "network-3")), Refusal)
+
+
+def test_single_nodes_reach_nobody_without_the_network() -> None:
+    fleet = [replace(node(f"n{number}", 0), domains={"network-3": "a"}, position=None) for number in range(3)]
+    cut = without_network(fleet, "n1-0")
+    assert set(placed(cut, whole(2, "network-3")).nodes) == {"n0-0", "n2-0"}
+    assert isinstance(place(cut, whole(3, "network-3")), Refusal)
+    assert placed(cut[1:2], Gang("g", 4, "network-3", chips=4)).nodes == 4 * ("n1-0",), "one node needs none"
+
+
+def test_pods_that_claim_cards_go_where_cards_work() -> None:
+    fleet = without_network(ultraserver("a"), "a-0", "a-1")
+    wish = Gang("g", 2, chips=16, efa=True)
+    assert placed(fleet, wish).nodes == ("a-2", "a-3")
+    assert isinstance(place(fleet, replace(wish, size=3)), Refusal)
+    assert placed(fleet, replace(wish, size=3, efa=False)).nodes
+
+
+def test_a_board_that_is_kept_sees_cards_break_and_heal() -> None:
+    fleet = [*ultraserver("a"), *ultraserver("b")]
+    board, wish = Board(fleet), whole(8, "network-3")
+    assert isinstance(board.place(wish), Placement)
+    cut = without_network(fleet, "b-2")
+    assert board.renew(cut)
+    assert isinstance(board.place(wish), Refusal)
+    assert isinstance(board.place(whole(4)), Placement)
+    assert board.renew(fleet)
+    assert isinstance(board.place(wish), Placement)
+
+
+@given(
+    free=st.lists(st.integers(0, 16), min_size=8, max_size=8),
+    cut=st.lists(st.booleans(), min_size=8, max_size=8),
+    size=st.integers(1, 10),
+    chips=st.integers(1, 16),
+    efa=st.booleans(),
+)
+def test_no_gang_over_ultraservers_has_a_node_that_is_cut_off(
+    free: list[int], cut: list[bool], size: int, chips: int, efa: bool
+) -> None:
+    states = [node("ab"[number // 4], number % 4, range(count)) for number, count in enumerate(free)]
+    fleet = [replace(state, cut_off=cut_off) for state, cut_off in zip(states, cut, strict=True)]
+    gang = Gang("g", size, "network-3", chips=chips, efa=efa)
+    answer = place(fleet, gang)
+
+    def room(among: Sequence[NodeState]) -> int:
+        return sum(len(state.free) // chips for state in among)
+
+    reached = [state for state in fleet if not state.cut_off]
+    inside = [[state for state in (reached if efa else fleet) if state.name[0] == server] for server in "ab"]
+    fits = max(room(reached), *map(room, inside)) >= size
+    assert isinstance(answer, Placement) == fits
+    if isinstance(answer, Placement):
+        used = [state for state in fleet if state.name in answer.nodes]
+        several = len({state.name[0] for state in used}) > 1
+        assert not ((several or efa) and any(state.cut_off for state in used))

@@ -1,5 +1,7 @@
 """What people read when a gang is placed nowhere."""
 
+from dataclasses import replace
+
 import pytest
 from neuron_operator.placement import Gang, Level, NodeState, Refusal, consider, place
 
@@ -101,3 +103,36 @@ def test_many_nodes_are_counted_instead_of_named() -> None:
     _, state, free = refused(Gang("z", 8, whole_nodes=True), fleet)
     assert state.endswith("; and 32 more.")
     assert free.endswith("n11 (used by gang x) and 4 more were free.")
+
+
+def test_a_node_without_a_network_is_told_where_it_keeps_a_gang_away() -> None:
+    domains: dict[Level, str] = {"network-3": "leaf"}
+    fleet = [replace(one, domains=one.domains | domains) for one in (*FLEET[:3], *(node("us-b", n) for n in range(4)))]
+    fleet[1] = replace(fleet[1], cut_off=True)
+    gang = Gang("z", 7, "network-3", whole_nodes=True)
+    _, state, free = refused(gang, fleet)
+    assert state == (
+        "Network node of layer 3 leaf: 6 of 7 nodes free; node us-a-1 has no EFA card that works, and between "
+        "UltraServers the gang's traffic goes over them."
+    )
+    assert free == "It would fit there if us-a-1 (without an EFA card that works) was free."
+    (one,) = consider(fleet, gang)
+    assert (one.room, one.fits) == (6, False)
+    assert one.lacks == (
+        "Node us-a-1 has no EFA card that works, and between UltraServers the gang's traffic goes over them.",
+    )
+    _, state, _ = refused(Gang("z", 3, chips=16, efa=True, nodes=frozenset({"us-a-0", "us-a-1", "us-a-2"})), fleet)
+    assert "node us-a-1 has no EFA card that works, and its pods claim some" in state
+
+
+def test_a_domain_of_which_one_ultraserver_has_room_fits_whatever_cards_do() -> None:
+    fleet = [
+        replace(one, domains=one.domains | {"network-3": leaf}, cut_off=leaf == "one")
+        for leaf, server in (("one", "us-a"), ("two", "us-b"))
+        for one in (node(server, number, 16 if leaf == "one" else 4) for number in range(4))
+    ]
+    gang = Gang("z", 4, "network-3", whole_nodes=True)
+    assert not isinstance(place(fleet, gang), Refusal)
+    first, second = consider(fleet, gang)
+    assert (first.domain, first.room, first.lacks) == ("one", 4, ())
+    assert not second.fits

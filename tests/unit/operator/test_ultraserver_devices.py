@@ -136,6 +136,39 @@ async def test_timestamps_that_the_api_server_adds_are_no_change(site):
     assert slice_writes(site) == before
 
 
+async def test_the_barrier_of_gangs_is_a_second_device_of_the_same_slice(site):
+    before = {name: item["spec"]["pool"]["generation"] for name, item in site.slices().items()}
+    site.barrier = True
+    await site.settle()
+    for name, item in site.slices().items():
+        ultraserver, barrier = item["spec"]["devices"]
+        assert ultraserver["attributes"]["ultraserverId"] == {"string": name}
+        assert "bindingConditions" not in ultraserver
+        assert barrier["allowMultipleAllocations"] is True
+        assert barrier["bindingConditions"] == [names.CONDITION_COMPLETE]
+        assert barrier["bindingFailureConditions"] == [names.CONDITION_GIVEN_UP]
+        assert item["spec"]["pool"] == {"name": name, "generation": before[name] + 1, "resourceSliceCount": 1}
+    site.barrier = False
+    await site.settle()
+    assert all(len(item["spec"]["devices"]) == 1 for item in site.slices().values())
+
+
+@pytest.mark.parametrize("field", ["bindingConditions", "allowMultipleAllocations"])
+async def test_fields_behind_gates_are_put_right_but_not_sent_for_ever(site, field):
+    site.barrier = True
+    await site.settle()
+    item = copy.deepcopy(site.slices()[ultraserver_of(site, "n1")])
+    sent = item["spec"]["devices"][1].pop(field)
+    site.cluster.put(kube.SLICES, item)
+    before = slice_writes(site)
+    await site.settle()
+    assert slice_writes(site) == before, "an API server without the gate drops it again"
+    item["spec"]["devices"][1][field] = ["else"]
+    site.cluster.put(kube.SLICES, item)
+    await site.settle()
+    assert site.slices()[ultraserver_of(site, "n1")]["spec"]["devices"][1][field] == sent
+
+
 async def test_a_fleet_with_too_many_offers_none(site):
     site.most_devices = 1
     await site.settle()

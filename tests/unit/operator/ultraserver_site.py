@@ -20,6 +20,7 @@ class Site:
     def __init__(self, cluster, *, node, pool, fault, nodes=8):
         self.cluster = cluster
         self.most_devices = 64
+        self.barrier = False
         self._node, self._fault = node, fault
         cluster.put(kube.POOLS, pool(instanceType=TYPE, resources="DRA"))
         for number in range(nodes):
@@ -141,6 +142,7 @@ class Site:
             wrote=reconciler.wake,
             ledger=ledger,
             most_devices=self.most_devices,
+            barrier=self.barrier,
         )
 
         async def look(now):
