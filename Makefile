@@ -86,6 +86,7 @@ test-cluster: $(STAMP) ## tests on a real cluster, which they make themselves
 soak: $(STAMP) ## a million configurations, reports, messages and steps of the state machine (SEED=, STEPS=1000000)
 	$(BIN)/python tests/soak/fuzz_config.py --examples $(STEPS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python tests/soak/fuzz_activity.py --examples $(STEPS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python tests/soak/fuzz_activity_socket.py --examples $(STEPS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python tests/soak/fuzz_group.py --examples $(STEPS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python tests/soak/state_machine.py --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import fleet_gangs
 from neuron_dra_driver.api_server import kube as kube_module
@@ -57,6 +57,10 @@ class Process:
         status = Path(f"/proc/{self._child.pid}/status").read_text()
         (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
         return int(line.split()[1]) // 1024
+
+    @property
+    def ended(self) -> bool:
+        return self._child.poll() is not None
 
     def stop(self) -> None:
         """As Kubernetes does."""
@@ -97,6 +101,14 @@ class Fleet:
             while len(self.there) != count:
                 self._told.clear()
                 await self._told.wait()
+
+
+async def guard(running: Sequence[Process], log: Path) -> NoReturn:
+    """An operator that cannot renew its Lease in time ends, and nothing would ever come of what is waited for."""
+    while True:
+        await asyncio.sleep(1)
+        if any(process.ended for process in running):
+            raise SystemExit(f"one of the processes has ended: see {log}")
 
 
 @asynccontextmanager
@@ -229,6 +241,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
         fleet = Fleet(kube)
         async with following(fleet.follow):
             running = [operator(), agent()]
+            guarding = asyncio.create_task(guard(running, log))
             try:
                 while "leading as" not in log.read_text():  # noqa: ASYNC110, another process says so
                     await asyncio.sleep(0.5)
@@ -286,6 +299,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
                     await asyncio.sleep(0.5)
                 print(f"  and to the last Node: {time.perf_counter() - began:.1f} s")
             finally:
+                guarding.cancel()
                 with suppress(ApiError):
                     await kube.request("DELETE", f"{POOLS}/{POOL}", body={})
                 for process in running:

@@ -1,11 +1,13 @@
 """Time `neuron-ls` and `nccom-test` inside a busybox container, beside `busybox true` in the same container.
 
 `make bench` runs this on the demo cluster's pod. All commands are started from outside through the container's
-namespaces, in turn, so that the way in costs all the same and the difference is the tool's own.
+namespaces, in turn, so that the way in costs all the same and the difference is the tool's own. CPU time tells what a
+command costs also where other work delays it.
 """
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -32,10 +34,12 @@ def container_process(pod: str) -> str:
     raise SystemExit(f"the container of pod {pod} does not run on this machine")
 
 
-def seconds(command: list[str]) -> float:
-    begin = time.perf_counter()
+def seconds(command: list[str]) -> tuple[float, float]:
+    """Of time, and of CPU."""
+    begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - begin
+    taken, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return taken, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> int:
@@ -60,17 +64,22 @@ def main() -> int:
         "neuron-ls": ["/usr/local/bin/neuron-ls"],
         "nccom-test": ["/opt/aws/neuron/bin/nccom-test", "-r", "4", "-b", "8", "-e", "8", "allr"],
     }
-    taken: dict[str, list[float]] = {name: [] for name in commands}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(args.runs):
         for name, command in commands.items():
-            taken[name].append(seconds([*enter, *command]) * 1000)
-    print("| command | p50 ms | p99 ms |\n| --- | --- | --- |")
+            taken[name].append(seconds([*enter, *command]))
+    print("| command | p50 ms | p99 ms | CPU, p50 ms |\n| --- | --- | --- | --- |")
+    middle: dict[str, tuple[float, float]] = {}
     for name, figures in taken.items():
-        print(f"| {name} | {statistics.median(figures):.1f} | {statistics.quantiles(figures, n=100)[98]:.1f} |")
+        times, cpu = ([1000 * figure for figure in column] for column in zip(*figures, strict=True))
+        middle[name] = statistics.median(times), statistics.median(cpu)
+        print(
+            f"| {name} | {middle[name][0]:.1f} | {statistics.quantiles(times, n=100)[98]:.1f} | {middle[name][1]:.1f} |"
+        )
     print()
     for name in ("neuron-ls", "nccom-test"):
-        above = statistics.median(taken[name]) - statistics.median(taken["busybox true"])
-        print(f"{name} above busybox true: {above:.1f} ms (p50 of {args.runs} runs)")
+        time_above, cpu_above = (a - b for a, b in zip(middle[name], middle["busybox true"], strict=True))
+        print(f"{name} above busybox true: {time_above:.1f} ms, {cpu_above:.1f} of CPU (p50 of {args.runs} runs)")
     return 0
 
 

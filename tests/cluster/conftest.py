@@ -23,7 +23,7 @@ FAILURES = REPOSITORY / "build/cluster-failures"
 """What the cluster looked like when a test failed, a file for each."""
 LONG = (
     "test_gangs", "test_device_plugin", "test_outages", "test_examples", "test_lifecycle", "test_faults",
-    "test_ultraservers", "test_explain", "test_fault_surfaces", "test_cores", "test_mpijob",
+    "test_ultraservers", "test_explain", "test_dashboards", "test_fault_surfaces", "test_cores", "test_mpijob",
 )  # fmt: skip
 """Files that take a minute or more, the longest first."""
 MADE = pytest.StashKey[list[Cluster]]()

@@ -270,7 +270,7 @@ def test_no_example_is_left_untried() -> None:
         *(f"ultraserver-pool/{name}.yaml" for name in ("pool", "pair")),  # test_ultraserver_pool
         "shared-ultraserver/pods.yaml",  # test_ultraserver_pool
         *(f"device-plugin/{name}.yaml" for name in ("pool", "chips", "cores")),
-        *(f"gangs/{name}.yaml" for name in ("pool", "pods", "statefulset", "job")),
+        *(f"gangs/{name}.yaml" for name in ("pool", "pods", "statefulset", "job", "barrier")),
         *(f"virtual-nodes/{name}.yaml" for name in ("pool", "pod", "gang")),  # test_virtual_nodes
         *(f"{kind}/{kind}.yaml" for kind in ("jobset", "leaderworkerset")),  # test_gangs
         "collectives/job.yaml",  # test_nccom

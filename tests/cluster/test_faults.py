@@ -4,8 +4,6 @@ After every one of them the same must be true: pods that ran still run or come b
 devices, no device is given twice, and (by the namespace fixture) nothing is left over on any node.
 """
 
-import json
-
 import pytest
 from harness import PLUGIN_DIR, Cluster, claim, condition, pod, until
 from serving import assert_serves, devices_given, wait_published
@@ -95,7 +93,7 @@ def test_damaged_checkpoint(cluster: Cluster, namespace: str, node: str, damage:
 
 def test_full_disk_under_the_cdi_folder(cluster: Cluster, namespace: str, node: str) -> None:
     """Prepare fails with a sentence in the pod's Event, leaves nothing, and succeeds when there is room."""
-    inside = ("nsenter", "-t", agent_process(cluster, node), "-m", "--")
+    inside = ("nsenter", "-t", cluster.process(cluster.agent(node)), "-m", "--")
     cluster.on_node(node, *inside, "mount", "-t", "tmpfs", "-o", "size=4k", "none", "/var/run/cdi")
     try:
         cluster.on_node(node, *inside, "sh", "-c", "head -c 4096 /dev/zero > /var/run/cdi/full")
@@ -115,12 +113,6 @@ def test_full_disk_under_the_cdi_folder(cluster: Cluster, namespace: str, node: 
         umount = (*inside, "umount", "/var/run/cdi")
         until(lambda: cluster.on_node(node, *umount, check=False) == "", what="the full disk is away")
     cluster.wait_ready_after_fault(namespace, "waits")
-
-
-def agent_process(cluster: Cluster, node: str) -> str:
-    uid = cluster.agent(node)["metadata"]["uid"]
-    container = cluster.on_node(node, "crictl", "ps", "-q", "--label", f"io.kubernetes.pod.uid={uid}").split()[0]
-    return str(json.loads(cluster.on_node(node, "crictl", "inspect", container))["info"]["pid"])
 
 
 def test_claim_deleted_while_its_pod_starts(cluster: Cluster, namespace: str, node: str) -> None:

@@ -166,6 +166,29 @@ def test_not_in_time_it_is_rolled_back_and_a_bare_pod_is_made_anew(cluster: Clus
     wait_for_phase(cluster, namespace, "late", "Bound")
 
 
+def test_at_the_barrier_no_pod_is_bound_before_all_have_their_devices(cluster: Cluster, namespace: str) -> None:
+    """Kube-scheduler itself waits, with the chips of the first pod in its claim; a pod of no gang waits for nobody."""
+    alone = pod("alone", chips=1)
+    alone["spec"]["containers"][0]["resources"]["limits"]["neuron-sim.dev/gang-barrier"] = 1
+    first, second = yaml.safe_load_all((EXAMPLES / "barrier.yaml").read_text())
+
+    def told() -> dict[str, int]:
+        """How many conditions the barrier has for each pod that is allocated it."""
+        return {
+            user["name"]: sum(len(entry["conditions"]) for entry in claim["status"].get("devices", []))
+            for claim in cluster.items("resourceclaims", "-n", namespace)
+            for user in claim.get("status", {}).get("reservedFor", [])
+        }
+
+    cluster.apply([alone, first], namespace)
+    until(lambda: told() == {"alone": 1, "commit-0": 0}, what="one waits, one does not", details=lambda: str(told()))
+    assert not nodes_of(cluster, namespace, "commit")
+    cluster.apply(second, namespace)
+    wait_for_phase(cluster, namespace, "commit", "Bound")
+    cluster.wait_ready(namespace)
+    assert len(cluster.neuron_ls(namespace, "commit-0")) == 4
+
+
 def test_an_operator_that_goes_in_the_middle_is_followed_by_the_next(cluster: Cluster, namespace: str) -> None:
     cluster.apply([member("train", 0, 2)], namespace)
     until(lambda: nodes_of(cluster, namespace, "train"), what="the first pod bound")

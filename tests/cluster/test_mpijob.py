@@ -24,10 +24,16 @@ def finished(cluster: Cluster, namespace: str) -> str:
     return next((c["type"] for c in conditions if c["type"] in ("Succeeded", "Failed") and c["status"] == "True"), "")
 
 
-def long_job() -> Object:
+def long_job_of_root() -> Object:
+    """As in AWS's samples: everything runs as root, and where the key lies and what workers run is left to defaults."""
     job: Object = yaml.safe_load(EXAMPLE.read_text())
-    sizes = ["-b", "8kb", "-e", "512mb", "-i", "8kb", "--check", "random", "allr"]
-    job["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"][0]["args"] = sizes
+    del job["spec"]["sshAuthMountPath"]
+    launcher, worker = (
+        job["spec"]["mpiReplicaSpecs"][name]["template"]["spec"]["containers"][0] for name in ("Launcher", "Worker")
+    )
+    launcher["args"] = ["-b", "8kb", "-e", "512mb", "-i", "8kb", "--check", "random", "allr"]
+    launcher["env"] += [{"name": f"OMPI_ALLOW_RUN_AS_ROOT{more}", "value": "1"} for more in ("", "_CONFIRM")]
+    del launcher["securityContext"], worker["securityContext"], worker["command"]
     return job
 
 
@@ -47,13 +53,16 @@ def test_the_launcher_holds_nothing_and_prints_the_table(cluster: Cluster, opera
     assert "resourceClaimStatuses" not in launcher["status"]
 
 
-def test_a_worker_that_is_killed_ends_the_launcher(cluster: Cluster, operator: None, namespace: str) -> None:
-    cluster.apply(long_job(), namespace)
+def test_it_runs_as_root_and_a_worker_that_is_killed_ends_the_launcher(
+    cluster: Cluster, operator: None, namespace: str
+) -> None:
+    cluster.apply(long_job_of_root(), namespace)
     until(
         lambda: len(said(cluster, namespace)) > 1,
         what="a first row",
         details=lambda: cluster.kubectl("get", "pods", "-n", namespace),
     )
+    assert cluster.execute(namespace, "nccom-worker-0", "id", "-u").strip() == "0"
     cluster.kubectl("delete", "pod", "-n", namespace, "nccom-worker-1", "--force", "--grace-period=0")
     until(lambda: finished(cluster, namespace) == "Failed", what="the MPIJob failed", timeout=45)
     lines = said(cluster, namespace)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+import orjson
 from neuron_dra_driver.activity.board import Board
 from neuron_dra_driver.activity.exposition import Shown
 from neuron_dra_driver.activity.reports import WrongMessage, message, report
@@ -29,6 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families as text_fami
 
 RENDERED_EACH = 20_000
 WHOLE = {**report_of(0, age=100), "tag": "job"}
+TEXT = json.dumps(WHOLE)
 STRANGE: tuple[Any, ...] = (
     None,
     True,
@@ -49,7 +51,7 @@ STRANGE: tuple[Any, ...] = (
 
 def line(chance: random.Random) -> bytes:
     """One of them."""
-    said = json.loads(json.dumps(WHOLE))
+    said = orjson.loads(TEXT)
     for _ in range(chance.choice((0, 1, 1, 1, 2))):
         place: Any = said
         while isinstance(place, dict) and place:
