@@ -9,7 +9,7 @@ the API server is asked by dry runs whether it would accept the objects.
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -95,7 +95,8 @@ class Answer:
     nodes: Mapping[str, int] = field(default_factory=dict)
     """A gang: its nodes and how many pods each gets. Else: nodes that could take some, and how many."""
     domain: str | None = None
-    hops: int | None = None
+    ring_us: float | None = None
+    """Of a gang: microseconds of 1 MiB from pod to pod and back to the first, by the model of collectives."""
     step: step_times.StepTime | None = None
     """What a step of its training takes there, if it says its layout and its model."""
     summary: str
@@ -229,8 +230,39 @@ Step: TypeAlias = step_times.StepTime | str | None
 """What a step takes, the words why that cannot be told, or nothing where nobody asks."""
 
 
-def answers(wanted: Manifest, facts: Facts, gangs: Gangs, told: Told = NOTHING_TOLD) -> list[Answer]:
-    """Where each workload would land, in the order of the file."""
+class Training:
+    """What steps of workloads take, each beside the jobs that run and those that come before it in the file."""
+
+    def __init__(self, told: Told, running: Iterable[step_times.Job]) -> None:
+        self._told = told
+        self._jobs = list(running)
+
+    def step(
+        self,
+        workload: Workload,
+        find: Callable[[step_times.Training, Sequence[step_times.Job]], tuple[step_times.StepTime, step_times.Job]],
+    ) -> Step:
+        """What a step takes, or why that cannot be told; None where nobody asks."""
+        try:
+            wanted = step_times.training(workload.pod, layout=self._told.layout, model=self._told.model)
+            if wanted is None:
+                return None
+            found, job = find(wanted, self._jobs)
+        except (WrongStep, UnsupportedCollective, UnknownInstanceType) as error:
+            return f". A step's time cannot be told: {error}"
+        self._jobs.append(job)
+        return found
+
+
+def answers(
+    wanted: Manifest,
+    facts: Facts,
+    gangs: Gangs,
+    told: Told = NOTHING_TOLD,
+    running: Iterable[step_times.Job] = (),
+) -> list[Answer]:
+    """Where each workload would land, in the order of the file; `running` are the jobs of the cluster."""
+    steps = Training(told, running)
     found: list[Answer] = []
     placed: set[tuple[str, str]] = set()
     for workload in wanted.workloads:
@@ -239,16 +271,16 @@ def answers(wanted: Manifest, facts: Facts, gangs: Gangs, told: Told = NOTHING_T
             continue
         placed.add(key)
         if workload.gang:
-            answer, after = _gang(workload, wanted, facts, gangs, told)
+            answer, after = _gang(workload, wanted, facts, gangs, steps)
         else:
-            answer, after = _pods(workload, facts, gangs, told)
+            answer, after = _pods(workload, facts, gangs, steps)
         found.append(answer)
         gangs = gang_view.with_taken(gangs, facts, after)
         facts = after
     return found
 
 
-def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs, told: Told) -> tuple[Answer, Facts]:
+def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs, steps: Training) -> tuple[Answer, Facts]:
     made = [each for each in wanted.workloads if (each.namespace, each.gang) == (workload.namespace, workload.gang)]
     asked = gang_view.wish(gangs, gang_view.as_member(workload.pod, f"{workload.pod['metadata']['name']}-0"))
     name = ", ".join(each.name for each in made)
@@ -272,7 +304,7 @@ def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs, told
         text += f". The file makes {count} of them: the gang waits until all {asked.size} exist"
     elif count > asked.size:
         text += f". The file makes {count}: those beyond the gang's size get no place"
-    step = _step(lambda wanted: step_times.step_time(gangs.fleet, asked, result, wanted), workload, told)
+    step = steps.step(workload, lambda wanted, jobs: step_times.step_time(gangs.fleet, asked, result, wanted, jobs))
     answer = Answer(
         workload=name,
         gang=workload.gang,
@@ -280,20 +312,11 @@ def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs, told
         lands=asked.size,
         nodes=nodes,
         domain=result.domain,
-        hops=result.cost,
+        ring_us=result.cost / 1000,
         step=step if isinstance(step, step_times.StepTime) else None,
         summary=text + step if isinstance(step, str) else text,
     )
     return answer, after
-
-
-def _step(find: Callable[[step_times.Training], step_times.StepTime], workload: Workload, told: Told) -> Step:
-    """What a step takes, or why that cannot be told; None where nobody asks."""
-    try:
-        wanted = step_times.training(workload.pod, layout=told.layout, model=told.model)
-        return None if wanted is None else find(wanted)
-    except (WrongStep, UnsupportedCollective, UnknownInstanceType) as error:
-        return f". A step's time cannot be told: {error}"
 
 
 def _settled(made: Sequence[Workload], placement: Placement, facts: Facts) -> tuple[Facts, list[str]]:
@@ -312,7 +335,7 @@ def _settled(made: Sequence[Workload], placement: Placement, facts: Facts) -> tu
     return facts, short
 
 
-def _pods(workload: Workload, facts: Facts, gangs: Gangs, told: Told) -> tuple[Answer, Facts]:
+def _pods(workload: Workload, facts: Facts, gangs: Gangs, steps: Training) -> tuple[Answer, Facts]:
     landing, after = land(workload.pod, workload.count, facts)
     pods, some = ("The pod", "it") if workload.count == 1 else (f"All {workload.count} pods", "some of them")
     where = listing([f"{node} ({count})" if workload.count > 1 else node for node, count in landing.nodes.items()])
@@ -329,7 +352,10 @@ def _pods(workload: Workload, facts: Facts, gangs: Gangs, told: Told) -> tuple[A
         text += ". Selectors that were not evaluated could rule nodes out"
     step: Step = None
     if landing.room and landing.room == landing.wanted:
-        step = _step(lambda wanted: _step_of_pod(workload, landing, (facts, after), gangs, wanted), workload, told)
+        step = steps.step(
+            workload,
+            lambda wanted, jobs: _step_of_pod(workload, landing, (facts, after), gangs, wanted, jobs),
+        )
     return (
         Answer(
             workload=workload.name,
@@ -345,8 +371,13 @@ def _pods(workload: Workload, facts: Facts, gangs: Gangs, told: Told) -> tuple[A
 
 
 def _step_of_pod(
-    workload: Workload, landing: Landing, facts: tuple[Facts, Facts], gangs: Gangs, wanted: step_times.Training
-) -> step_times.StepTime:
+    workload: Workload,
+    landing: Landing,
+    facts: tuple[Facts, Facts],
+    gangs: Gangs,
+    wanted: step_times.Training,
+    jobs: Sequence[step_times.Job],
+) -> tuple[step_times.StepTime, step_times.Job]:
     """On the first of the nodes, with the devices that a scheduler would give it there. Raises WrongStep."""
     if workload.count != 1:
         raise WrongStep(f"{workload.count} pods that are no gang may land anywhere: make them one")
@@ -354,7 +385,7 @@ def _step_of_pod(
     before, after = (each.supplies[node].holders if node in each.supplies else () for each in facts)
     given = [device for holder in after[len(before) :] for device in holder.devices]
     devices = [device for driver, _, device in given if driver == gangs.state.driver_name]
-    return step_times.step_of_pod(gangs.fleet, workload.name, node, devices, wanted)
+    return step_times.step_of_pod(gangs.fleet, workload.name, node, devices, wanted, jobs)
 
 
 def ask(
@@ -373,7 +404,19 @@ def ask(
     facts = replace(facts, known=_with(facts.known, wanted))
     gangs = reading.gangs(cluster, space)
     gang_view.know(gangs, claims=wanted.claims, templates=wanted.templates)
-    return refused, wanted, answers(wanted, facts, gangs, told)
+    running = _running(cluster, facts, gangs) if _asks_steps(wanted, told) else ()
+    return refused, wanted, answers(wanted, facts, gangs, told, running)
+
+
+def _asks_steps(wanted: Manifest, told: Told) -> bool:
+    annotated = (each.pod["metadata"]["annotations"] for each in wanted.workloads)
+    return bool(told.layout or told.model) or any(step_times.ANNOTATION_LAYOUT in found for found in annotated)
+
+
+def _running(cluster: Cluster, facts: Facts, gangs: Gangs) -> Iterator[step_times.Job]:
+    """The jobs of the cluster; none where the user may not list pods."""
+    pods = facts.bound or reading.allowed(lambda: reading.bound_pods(cluster), [])
+    return step_times.running(pods, facts.supplies, gangs.fleet, driver=gangs.state.driver_name)
 
 
 def _with(known: Any, wanted: Manifest) -> Any:

@@ -3,8 +3,10 @@
 Everything that publishing and preparing need is computed once per change and then only read.
 """
 
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from neuron_device_model import identity
@@ -36,6 +38,8 @@ class SimulatedNode:
     sdk: SdkRelease
     driver_version: str
     instance_id: str
+    created: float
+    """When this hardware came to be, in seconds since the epoch: its counters begin then. 0: nobody said."""
     partitions: str
     """Which cores are devices of their own: none, logical or physical."""
     devices_offered: str
@@ -65,7 +69,7 @@ class SimulatedNode:
 
 def from_neuron_node(neuron_node: Mapping[str, Any]) -> SimulatedNode:
     """What the operator decided for this node. Objects of earlier operators have whole chips, over DRA."""
-    spec = neuron_node["spec"]
+    spec, created = neuron_node["spec"], neuron_node["metadata"].get("creationTimestamp")
     return _resolve(
         name=neuron_node["metadata"]["name"],
         type_name=spec["instanceType"],
@@ -73,6 +77,7 @@ def from_neuron_node(neuron_node: Mapping[str, Any]) -> SimulatedNode:
         sdk_version=spec.get("sdkVersion") or DEFAULT_SDK_VERSION,
         driver_version=spec.get("driverVersion"),
         instance_id=spec.get("instanceID"),
+        created=datetime.fromisoformat(created).timestamp() if created else 0,
         network_nodes=spec.get("networkNodes") or (),
         seat=seat(spec.get("ultraServer")),
         capacity_block=spec.get("capacityBlockID"),
@@ -106,6 +111,7 @@ def standalone(
         sdk_version=sdk_version or DEFAULT_SDK_VERSION,
         driver_version=None,
         instance_id=None,
+        created=time.time(),
         network_nodes=[identity.network_node(f"layer {layer}") for layer in (1, 2, 3)],
         seat=None,
         capacity_block=None,
@@ -125,6 +131,7 @@ def _resolve(
     sdk_version: str,
     driver_version: str | None,
     instance_id: str | None,
+    created: float,
     network_nodes: Sequence[str],
     seat: Seat | None,
     capacity_block: str | None,
@@ -172,6 +179,7 @@ def _resolve(
         sdk=sdk,
         driver_version=driver,
         instance_id=instance_id or identity.instance_id(name),
+        created=created,
         partitions=partitions,
         devices_offered=devices,
         resources=resources,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Reporter:
             places.setdefault(folder, {})[core_id] = os.path.basename(path)
         self._places = [(Connection(folder), numbers) for folder, numbers in sorted(places.items())]
         self._times = os.times()
+        self._began = time.time()
 
     def report(self, cores: Mapping[int, Report], *, models: Sequence[Report] = (), **process: object) -> bool:
         """Say what each core does now, and what is loaded; the other fields are of the process.
@@ -66,6 +68,7 @@ class Reporter:
             report: dict[str, object] = {
                 "pid": os.getpid(),
                 "tag": self._tag,
+                "began": self._began,
                 "cores": {numbers[core_id]: what for core_id, what in cores.items() if core_id in numbers},
                 "models": [{**one, "core": int(numbers[one["core"]])} for one in models if one["core"] in numbers],
             }

@@ -10,6 +10,7 @@ from neuron_dra_driver.activity.reports import Report
 from neuron_dra_driver.metrics import Metrics
 from neuron_dra_driver.node import SimulatedNode, from_neuron_node
 
+BEGAN = 1_767_300_000.0
 MACHINE = System(
     vcpus=192,
     usage={"user": 0.25, "system": 0.05},
@@ -22,14 +23,16 @@ def busy_node(name: str, *, server: int | None = None, faults: Sequence[Mapping[
     spec: dict[str, Any] = {"instanceType": "trn2.48xlarge"}
     if server is not None:
         spec = {"instanceType": "trn2u.48xlarge", "ultraServer": {"id": "us-1", "size": 4, "node": server}}
-    return from_neuron_node({"metadata": {"name": name}, "spec": {**spec, "faults": list(faults)}})
+    metadata = {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    return from_neuron_node({"metadata": metadata, "spec": {**spec, "faults": list(faults)}})
 
 
 def report_of(chip: int, *, age: float) -> Report:
     """What a process on the four logical cores of a chip says."""
-    return profiles.report(
+    said = profiles.report(
         "inference", seed=str(chip), cores=range(4), age=age, core_memory=24 << 30, core_flops=160e12
     )
+    return {**said, "began": BEGAN}
 
 
 def requests(node: SimulatedNode, *, age: float = 100) -> list[Shown]:

@@ -1,6 +1,6 @@
 """The best that could have been done with a trace, had all of it been known before: by OR-tools' CP-SAT.
 
-For gangs of whole nodes in UltraServers: the fewest gangs refused, then the fewest hops of those that were placed. No
+For gangs of whole nodes in UltraServers: the fewest gangs refused, then the shortest ways of those that were placed. No
 gang moves once it is placed, as with ours; but ours has to answer at each arrival, and may not refuse a large gang
 that fits so that two small ones can come. So the distance is more than what a better rule could gain.
 """
@@ -8,7 +8,7 @@ that fits so that two small ones can come. So the distance is more than what a b
 from collections.abc import Sequence
 from itertools import combinations
 
-from neuron_operator.placement.hops import server_hops
+from neuron_operator.placement.ways import between_servers
 from ortools.sat.python import cp_model
 from placement_traces import NODES, Arrival
 
@@ -16,17 +16,17 @@ _TYPE = "trn2u.48xlarge"
 
 
 def optimum(arrivals: Sequence[Arrival], *, ultraservers: int, seconds: float) -> tuple[int, int] | None:
-    """Gangs refused and hops of the others; None: not proven in that time."""
+    """Gangs refused and nanoseconds of the rings of the others; None: not proven in that time."""
     model = cp_model.CpModel()
     on_node: dict[tuple[int, int], list[tuple[int, cp_model.IntVar]]] = {}
-    refused, hops = [], []
+    refused, ways = [], []
     for number, arrival in enumerate(arrivals):
         options = []
         for server in range(ultraservers):
             for nodes in _sets(arrival):
                 option = model.new_bool_var("")
                 options.append(option)
-                hops.append(_cost(nodes) * option)
+                ways.append(_cost(nodes) * option)
                 for node in nodes:
                     on_node.setdefault((server, node), []).append((number, option))
         placed = model.new_bool_var("")
@@ -40,11 +40,11 @@ def optimum(arrivals: Sequence[Arrival], *, ultraservers: int, seconds: float) -
     solver = cp_model.CpSolver()
     solver.parameters.max_time_in_seconds = seconds
     solver.parameters.num_workers = 2
-    model.minimize(1000 * sum(refused) + sum(hops))
+    model.minimize(sum(refused) * 1_000_000_000 + sum(ways))
     status = solver.solve(model)
     if status != cp_model.OPTIMAL:
         return None
-    return sum(map(solver.value, refused)), sum(map(solver.value, hops))
+    return sum(map(solver.value, refused)), sum(map(solver.value, ways))
 
 
 def _sets(arrival: Arrival) -> list[tuple[int, ...]]:
@@ -54,4 +54,4 @@ def _sets(arrival: Arrival) -> list[tuple[int, ...]]:
 
 
 def _cost(nodes: Sequence[int]) -> int:
-    return sum(server_hops(_TYPE, node, nodes[index - 1]) for index, node in enumerate(nodes))
+    return sum(between_servers(_TYPE, node, nodes[index - 1]) for index, node in enumerate(nodes))

@@ -9,11 +9,12 @@ and are not counted. Lives are exponential, so it does not matter when they bega
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from heapq import heappop, heappush
 from random import Random
 
 from neuron_operator.placement import Board, Gang, Level, NodeState, Placement
-from neuron_operator.placement.hops import ring_cost
+from neuron_operator.placement.ways import ring_cost
 
 CHIPS = 16
 NODES = 4
@@ -50,8 +51,9 @@ class Outcome:
     """Asked for by all of them; chips as parts of nodes."""
     refused: int = 0
     refused_nodes: float = 0
-    hops: int = 0
-    least_hops: int = 0
+    ways: int = 0
+    """Nanoseconds of the rings of those that were placed."""
+    least_ways: int = 0
     """The gangs that were placed, each on a fleet of its own."""
 
     def __add__(self, other: "Outcome") -> "Outcome":
@@ -60,8 +62,8 @@ class Outcome:
             self.nodes + other.nodes,
             self.refused + other.refused,
             self.refused_nodes + other.refused_nodes,
-            self.hops + other.hops,
-            self.least_hops + other.least_hops,
+            self.ways + other.ways,
+            self.least_ways + other.least_ways,
         )
 
 
@@ -193,7 +195,7 @@ def best_fit(nodes: Sequence[NodeState], arrivals: Sequence[Arrival]) -> Outcome
 def repacking(arrivals: Sequence[Arrival], *, ultraservers: int) -> Outcome:
     """As if all gangs could be moved at each arrival; for whole nodes in UltraServers.
 
-    Each gang has the least hops. Four-node gangs fill an UltraServer, three-node ones leave a node, pairs go by two,
+    Each gang has the shortest way. Four-node gangs fill an UltraServer, three-node ones leave a node, pairs go by two,
     single nodes fill up: no packing of these sizes needs fewer.
     """
     sizes = [0] * (NODES + 1)
@@ -241,19 +243,16 @@ def _count(result: Outcome, gang: Gang, nodes: list[NodeState] | None) -> None:
         result.refused += 1
         result.refused_nodes += _nodes_of(gang)
         return
-    result.hops += ring_cost(nodes)
-    result.least_hops += _least_hops(gang)
+    result.ways += ring_cost(nodes)
+    result.least_ways += _least_way(gang.size, gang.level)
 
 
-def _least_hops(gang: Gang) -> int:
-    if gang.level == "node":
+@cache
+def _least_way(size: int, level: Level) -> int:
+    """Round the nodes of a fleet where nothing is used."""
+    if level == "node":
         return 0
-    servers, rest = divmod(gang.size, NODES)
-    inside = servers * (NODES - 1) + max(rest - 1, 0)
-    parts = servers + (rest > 0)
-    if parts > 1:
-        return inside + 10 * parts
-    return inside + (1 if rest != 1 or servers else 0) + (rest == 3)
+    return ring_cost(fleet(-(-size // NODES))[:size])
 
 
 def _nodes_of(gang: Gang) -> float:

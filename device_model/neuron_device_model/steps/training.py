@@ -8,7 +8,7 @@ all-reduce of the gradients in each data group, which can run under the backward
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from neuron_device_model.collectives.fabric import Core, Fabric
+from neuron_device_model.collectives.fabric import Core, Fabric, Link
 from neuron_device_model.collectives.layouts import (
     DATA,
     PIPELINE,
@@ -19,6 +19,7 @@ from neuron_device_model.collectives.layouts import (
     check_layout,
     step_costs,
 )
+from neuron_device_model.collectives.model import Traffic
 from neuron_device_model.steps.errors import WrongStep
 from neuron_device_model.steps.transformer import Transformer, core_speed
 
@@ -56,6 +57,15 @@ class Step:
         """What ranks wait for one another."""
         return self.tensor_s + self.pipeline_s + self.data_s - self.hidden_s
 
+    def traffic(self) -> Traffic:
+        """What it moves over each link on average, bytes a second: what jobs on the same links have to share."""
+        found: dict[Link, float] = {}
+        for cost in self.exchanges:
+            for answer in cost.estimates:
+                for link, moved in answer.link_bytes().items():
+                    found[link] = found.get(link, 0.0) + cost.exchange.times * moved / self.seconds
+        return found
+
 
 def step(
     fabric: Fabric,
@@ -68,10 +78,12 @@ def step(
     overlap: bool = True,
     efficiency: float = 1.0,
     speed: float = 1.0,
+    others: Sequence[Traffic] = (),
 ) -> Step:
     """A step on these cores, in the order of their ranks. Raises WrongStep and UnsupportedCollective.
 
-    `numbers` are those of the cores as their processes see them; `speed` is that of the slowest core, 1 if it is whole.
+    `numbers` are those of the cores as their processes see them; `speed` is that of the slowest core, 1 if it is whole;
+    `others` what other jobs move over the same links.
     """
     many = _micro_batches(layout, model, micro_batches)
     check_layout(fabric, ranks, layout, (TENSOR, DATA, PIPELINE), numbers=numbers)
@@ -91,6 +103,7 @@ def step(
             Exchange(PIPELINE, "sendrecv", activations, model.element, 2 * slots),
             Exchange(DATA, "all_reduce", gradients, model.element),
         ],
+        others=others,
     )
     return Step(
         compute_s=compute,

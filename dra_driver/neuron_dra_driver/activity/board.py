@@ -5,6 +5,7 @@ which no process reports anything: whoever reports is believed. A request with a
 looks at what others do on them.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from .reports import Report, WrongMessage
@@ -13,7 +14,9 @@ from .reports import Report, WrongMessage
 class Board:
     """See the module. Reporters are whatever is hashable: one for each connection."""
 
-    def __init__(self, cores: Collection[int]) -> None:
+    def __init__(self, cores: Collection[int], *, clock: Callable[[], float] = time.time) -> None:
+        """`clock`: seconds since the epoch."""
+        self._clock = clock
         self.cores = frozenset(cores)
         self.profile: Callable[[Sequence[int]], Report] | None = None
         """What these cores do by the pod's profile, if it has one."""
@@ -24,7 +27,10 @@ class Board:
         self._reports: dict[object, Report] = {}
 
     def put(self, reporter: object, report: Report) -> None:
-        """A process' newest report, in place of its last; raises WrongMessage when they contradict each other."""
+        """A process' newest report, in place of its last; raises WrongMessage when they contradict each other.
+
+        One that does not say when it began began when it was first heard, as for AWS's script.
+        """
         if before := self._reports.get(reporter):
             for counts in ("executions", "errors"):
                 for name, count in before[counts].items():
@@ -33,7 +39,8 @@ class Board:
         for other, theirs in self._reports.items():
             if other is not reporter and (taken := theirs["cores"].keys() & report["cores"].keys()):
                 raise WrongMessage(f"core {min(taken)} is process {theirs['pid']}'s, which reports what it does")
-        self._reports[reporter] = report
+        began = report["began"] or (before["began"] if before else self._clock())
+        self._reports[reporter] = {**report, "began": began}
 
     def drop(self, reporter: object) -> None:
         """A process ended, or has nothing more to say."""

@@ -4,10 +4,14 @@ Names, labels, units and HELP texts are those of the script and of a scrape of a
 tests have. Beside them stand `pod`, `namespace` and `container`, and a process' `pid`, because processes
 of one job often have one tag. Nothing is remembered here: counts are what the processes count, so they are the same
 after a restart, and series end with their process and their pod. One more tells of active faults, under a name of ours.
+
+The script's client library says of each count when it began, as a series `…_created`. So does a node's page; on that of
+thousands of virtual nodes it would be every second line of those where nothing runs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from neuron_device_model.faults import chips_hit, lost_chips
@@ -20,7 +24,9 @@ ECC_EVENTS = ("mem_ecc_corrected", "mem_ecc_uncorrected", "sram_ecc_corrected", 
 
 FAMILIES: Mapping[str, tuple[str, str]] = {
     "execution_errors_total": ("counter", "Execution errors total"),
+    "execution_errors_created": ("gauge", "Execution errors total"),
     "execution_status_total": ("counter", "Execution status total"),
+    "execution_status_created": ("gauge", "Execution status total"),
     "execution_latency_seconds": ("gauge", "Execution latency in seconds"),
     "neuron_runtime_memory_used_bytes": ("gauge", "Runtime memory used bytes"),
     **{
@@ -30,6 +36,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "neuroncore_utilization_ratio": ("gauge", "NeuronCore utilization ratio"),
     "neuron_runtime_vcpu_usage_ratio": ("gauge", "Runtime vCPU utilization ratio"),
     "hardware_ecc_events_total": ("counter", "Hardware ecc events total"),
+    "hardware_ecc_events_created": ("gauge", "Hardware ecc events total"),
     "system_memory_total_bytes": ("gauge", "System memory total_bytes bytes"),
     "system_memory_used_bytes": ("gauge", "System memory used_bytes bytes"),
     "system_swap_total_bytes": ("gauge", "System swap total_bytes bytes"),
@@ -66,7 +73,7 @@ class System:
 
 def render(node: SimulatedNode, requests: Iterable[Shown], system: System, ecc: Mapping[int, Mapping[str, int]]) -> str:
     """The page of a node with Neuron devices. `ecc`: counters by chip and event; what is not in it is 0."""
-    found = families(node, requests, system, ecc, instance=instance_labels(node))
+    found = families(node, requests, system, ecc, instance=instance_labels(node), created=True)
     return "".join(head(name) + text for name, text in found.items())
 
 
@@ -77,8 +84,12 @@ def families(
     ecc: Mapping[int, Mapping[str, int]],
     *,
     instance: str,
+    created: bool = False,
 ) -> dict[str, str]:
-    """The lines of each family that a node has samples of, without its head. `instance`: the labels of all of them."""
+    """The lines of each family that a node has samples of, without its head.
+
+    `instance`: the labels of all of them; `created`: whether to say when counts began.
+    """
     samples: dict[str, dict[str, float]] = {name: {} for name in FAMILIES}
     for request in requests:
         owner = f"{instance},{_owner(request)}"
@@ -89,7 +100,11 @@ def families(
                 series, key = samples[name], f"{runtime},{labels}"
                 # two processes that cannot be told apart are one series: a page with a series twice is thrown away
                 series[key] = series.get(key, 0) + value
-    for name, labels, value in _of_node(node, system, ecc):
+            for name, labels in _begins_of_process() if created else ():
+                series, key = samples[name], f"{runtime},{labels}"
+                series[key] = min(series.get(key, process["began"]), process["began"])
+    of_node = _of_node(node, system, ecc)
+    for name, labels, value in chain(of_node, _begins_of_node(node)) if created else of_node:
         samples[name][f"{instance},{labels}" if labels else instance] = value
     return {
         name: "".join([f"{name}{{{labels}}} {value}\n" for labels, value in found.items()])
@@ -153,15 +168,20 @@ def _of_process(process: Report, numbers: Mapping[str, int]) -> Iterator[tuple[s
         yield "execution_latency_seconds", f'percentile="{name}"', latency[name]
 
 
+def _begins_of_process() -> Iterator[tuple[str, str]]:
+    for name in ERRORS:
+        yield "execution_errors_created", f'error_type="{name}"'
+    for name in EXECUTIONS:
+        yield "execution_status_created", f'status_type="{name}"'
+
+
 def _of_node(
     node: SimulatedNode, system: System, ecc: Mapping[int, Mapping[str, int]]
 ) -> Iterator[tuple[str, str, float]]:
-    lost = lost_chips(node.faults, node.instance_type)
-    chips = [chip for chip in range(node.instance_type.chips) if chip not in lost]
+    chips = _chips(node)
     for device in chips:
         for event in ECC_EVENTS:
-            labels = f'event_type="{event}",neuron_device_index="{device}"'
-            yield "hardware_ecc_events_total", labels, ecc.get(device, {}).get(event, 0)
+            yield "hardware_ecc_events_total", _ecc_labels(device, event), ecc.get(device, {}).get(event, 0)
     for fault in node.faults:
         for hit in chips_hit(fault, node.instance_type) or ("",):
             labels = labels_of(fault=fault.name, neuron_device_index=hit, type=fault.type)
@@ -174,6 +194,22 @@ def _of_node(
     yield "instance_info", "", 1
     per_device = node.instance_type.chip.physical_cores // node.logical_neuron_core
     yield "neuron_hardware_info", labels_of(neuron_device_count=len(chips), neuroncore_per_device_count=per_device), 1
+
+
+def _begins_of_node(node: SimulatedNode) -> Iterator[tuple[str, str, float]]:
+    for device in _chips(node):
+        for event in ECC_EVENTS:
+            yield "hardware_ecc_events_created", _ecc_labels(device, event), node.created
+
+
+def _ecc_labels(device: int, event: str) -> str:
+    return f'event_type="{event}",neuron_device_index="{device}"'
+
+
+def _chips(node: SimulatedNode) -> list[int]:
+    """Those that the driver still sees."""
+    lost = lost_chips(node.faults, node.instance_type)
+    return [chip for chip in range(node.instance_type.chips) if chip not in lost]
 
 
 def _owner(request: Shown) -> str:

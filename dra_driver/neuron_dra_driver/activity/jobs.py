@@ -36,6 +36,7 @@ class Job:
             core_memory=self.core_memory,
             core_flops=self.core_flops,
         )
+        well["began"] = self.wish.since
         return losses.suffered(well, loss, found, core_memory=self.core_memory) if loss else well
 
 

@@ -113,6 +113,7 @@ def report(profile: str, *, seed: str, cores: Iterable[int], age: float, core_me
     return {
         "pid": 1,
         "tag": profile,
+        "began": 0,
         "cores": {str(core): of_core for core in cores},
         "host": dict(zip(HOST_MEMORY, (512 * MIB, 0, 64 * MIB, 0), strict=True)),
         "executions": dict.fromkeys(EXECUTIONS, 0) | {"completed": int(load.executions)},

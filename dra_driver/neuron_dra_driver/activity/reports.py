@@ -59,7 +59,7 @@ def report(fields: Mapping[str, Any], *, cores: Collection[int]) -> Report:
     """A report about some of a request's cores, checked; raises WrongMessage."""
     if "pid" not in fields or "cores" not in fields:
         raise WrongMessage("a report needs pid and cores")
-    found: Report = {"pid": 0, "tag": "", "cores": {}, "latency": None, "models": []}
+    found: Report = {"pid": 0, "tag": "", "began": 0, "cores": {}, "latency": None, "models": []}
     found |= {
         "host": dict.fromkeys(HOST_MEMORY, 0),
         "executions": dict.fromkeys(EXECUTIONS, 0),
@@ -195,6 +195,7 @@ _MODEL: Mapping[str, Field] = {
 _FIELDS: Mapping[str, Field] = {
     "pid": _count,
     "tag": _text(TAG_LENGTH),
+    "began": _number(1e12),
     "cores": _cores,
     "host": _counts(HOST_MEMORY),
     "executions": _counts(EXECUTIONS),

@@ -197,7 +197,7 @@ class ActivityService:
             log.warning("the activity of claim %s cannot be heard: %s", entry, error, extra={"claim_uid": entry.uid})
             return
         looks_only = all(held.admin_access for held in entry.devices if base_name(held.request) == request)
-        board = Board(() if looks_only else cores)
+        board = Board(() if looks_only else cores, clock=self._clock)
         board.hardware = functools.partial(self._hardware.of_view, view)
         self._hardware.tell(folder, view)
         if looks_only:

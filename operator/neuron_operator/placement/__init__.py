@@ -7,7 +7,7 @@ The question has few shapes: UltraServers of four nodes in the same few states, 
 exact best way into one UltraServer is looked up (`fitting`), every domain is asked (`board`), and answers are kept
 until a node changes (`index`). A general solver would be slower by orders of magnitude and could not say why not.
 
-Modules, from the bottom: ``model`` (the values), ``hops``, ``rows``, ``fitting``, ``index``, ``reasons``, ``board``.
+Modules, from the bottom: ``model`` (the values), ``ways``, ``rows``, ``fitting``, ``index``, ``reasons``, ``board``.
 """
 
 from neuron_operator.placement.board import Board, consider, place, place_all

@@ -2,8 +2,8 @@
 
 A gang gets the closest domain that has room, at most as wide as its level says, and among those the one that loses
 least by it (`fitting`): UltraServers and pairs that are whole stay whole while there are others, and what is left
-over is small. At equal loss fewer hops, then a network node with fewer whole nodes left, then the name decide; so the
-answer depends on nothing but fleet and gang.
+over is small. At equal loss a shorter way round its nodes (`ways`), then a network node with fewer whole nodes left,
+then the name decide; so the answer depends on nothing but fleet and gang.
 
 A gang that is wider than any UltraServer fills whole units, the roomiest first, and puts the rest where it fits
 tightest, under the network node that it leaves fullest. Its traffic goes over EFA, so it gets no node of which all EFA
@@ -17,7 +17,6 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from neuron_operator.placement.fitting import Demand, fill
-from neuron_operator.placement.hops import ring_cost
 from neuron_operator.placement.index import (
     NETWORK_LEVELS,
     Domain,
@@ -32,6 +31,7 @@ from neuron_operator.placement.index import (
 )
 from neuron_operator.placement.model import Considered, Gang, Level, NodeState, Placement, Refusal
 from neuron_operator.placement.reasons import considered, reasons
+from neuron_operator.placement.ways import ring_cost
 
 _MANY = 64
 """Different demands after which a board that is kept is made anew: each leaves answers at every domain."""

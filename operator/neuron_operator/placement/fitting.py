@@ -5,7 +5,7 @@ a thousand UltraServers in the same state are one question, asked once.
 
 A smaller score is better. First comes what later gangs lose, the dearest first: a whole UltraServer broken into, a
 whole pair, a whole node, a whole row; whole nodes taken; whole nodes, then chips, left over beside the gang (best fit:
-the fewest). Then the gang's own hops.
+the fewest). Then the way round the gang's own nodes.
 
 In units of up to four nodes every sensible choice is looked at. In the 36 of a Trn3 Gen2 UltraServer a few are: as
 compact as possible by racks, then pairs, and what is broken already first.
@@ -16,7 +16,7 @@ from functools import cache, lru_cache
 from itertools import combinations
 from typing import Literal, NamedTuple, TypeAlias
 
-from neuron_operator.placement.hops import server_hops, ultraserver_type
+from neuron_operator.placement.ways import between_servers, ultraserver_type
 
 _SMALL = 4
 """Nodes up to which every choice is looked at."""
@@ -169,10 +169,10 @@ def _score(shape: Shape, state: State, breaks_row: tuple[bool, ...], demand: Dem
         len(pair) > 1 and _broken(chips, [free[i] for i in pair], [used[i] for i in pair])
         for pair in _members_of_pairs(shape.pairs)
     )
-    hops = [index for index in members if taken[index]]
+    ring = [index for index in members if taken[index]]
     cost = sum(
-        server_hops(shape.instance_type, shape.positions[index], shape.positions[hops[step - 1]])
-        for step, index in enumerate(hops)
+        between_servers(shape.instance_type, shape.positions[index], shape.positions[ring[step - 1]])
+        for step, index in enumerate(ring)
     )
     return (
         shape.complete and _broken(chips, free, used),
@@ -182,7 +182,7 @@ def _score(shape: Shape, state: State, breaks_row: tuple[bool, ...], demand: Dem
         sum(free[i] == chips and used[i] > 0 for i in members),
         sum(free[i] == chips and not used[i] for i in members),
         sum(free) - sum(used),
-        cost if len(hops) > 1 else 0,
+        cost if len(ring) > 1 else 0,
     )
 
 

@@ -12,9 +12,9 @@ from functools import cache, cached_property, lru_cache
 from typing import Protocol, TypeAlias
 
 from neuron_operator.placement.fitting import Demand, Fit, Shape, State, best_fit, room
-from neuron_operator.placement.hops import ultraserver_type
 from neuron_operator.placement.model import Gang, Level, NodeState
 from neuron_operator.placement.rows import choose_run, longest_run, rows
+from neuron_operator.placement.ways import ultraserver_type
 
 Kind: TypeAlias = tuple[str, int]
 """Instance type and number of chips: what the nodes of a gang have in common."""

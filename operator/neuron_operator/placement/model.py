@@ -70,7 +70,7 @@ class Placement:
     nodes: tuple[str, ...]
     """Of each pod, by its index. Neighbours in the fleet are neighbours here, as a ring over the pods wants it."""
     cost: int
-    """Hops of a ring through the pods in this order and back to the first: see `hops`."""
+    """Nanoseconds of a ring through the pods in this order and back to the first: see `ways`."""
     domain: str
     """The domain of the gang's level that was chosen; for `node` and `row` the node."""
     chips: tuple[tuple[int, ...], ...]

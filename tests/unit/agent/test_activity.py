@@ -105,6 +105,20 @@ def test_counts_of_a_process_never_go_back() -> None:
         board.put("a", reports.report(said(errors={"numerical": 1}), cores=CORES))
 
 
+def test_a_process_began_when_it_says_or_when_it_was_first_heard() -> None:
+    now = [100.0]
+    board = Board(CORES, clock=lambda: now[0])
+
+    def began() -> list[float]:
+        return [process["began"] for process in board.processes()]
+
+    board.put("a", reports.report(said(), cores=CORES))
+    now[0] = 200.0
+    board.put("a", reports.report(said(), cores=CORES))
+    board.put("b", reports.report(said(pid=8, cores={"1": {}}, began=12.5), cores=CORES))
+    assert began() == [100.0, 12.5]
+
+
 def test_a_profile_fills_the_cores_of_which_nobody_reports() -> None:
     board = Board(CORES)
     board.profile = lambda cores: {"cores": {str(core): {} for core in cores}}

@@ -1,4 +1,4 @@
-"""Agents follow one another under scrape, while faults come and go and the clock is set: no counter ever goes back."""
+"""Agents follow one another under scrape, faults come and go, the clock is set: no count goes back or begins anew."""
 
 import asyncio
 import random
@@ -91,6 +91,15 @@ def counters(page: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     }
 
 
+def begins(page: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(page)
+        if family.name.endswith("_created")
+        for sample in family.samples
+    }
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_no_counter_goes_back(
     host: Any,
@@ -105,6 +114,7 @@ async def test_no_counter_goes_back(
     store.prepare(make.allocation(make.claim("mine", uid="a", devices={"neurons": [3]})), cut)
     store.close()
     chance = random.Random(seed)
+    cut = replace(cut, created=BORN - 3600)
     node = Node(host, cut, eventually)
     before: dict[Any, float] = {}
     for process in range(3):
@@ -125,6 +135,11 @@ async def test_no_counter_goes_back(
                 assert found.keys() >= before.keys()
                 assert {key: value for key, value in before.items() if found[key] < value} == {}
                 before = found
+                assert {(name, value) for (name, _), value in begins(service.metrics()).items()} == {
+                    ("execution_errors_created", BORN),
+                    ("execution_status_created", BORN),
+                    ("hardware_ecc_events_created", BORN - 3600),
+                }
             node.wall = max(node.wall, service._clock())
         if chance.random() < 0.5:  # while no agent is there
             node.now = replace(node.now, faults=node.now.faults[1:])

@@ -20,7 +20,7 @@ from fleet_objects import (
     template,
     ultraserver,
 )
-from neuron_cli import gang_view, reading, what_if
+from neuron_cli import gang_view, reading, step_times, what_if
 from neuron_operator.explaining.explanation import Facts
 from neuron_operator.explaining.supply import supplies
 
@@ -48,7 +48,8 @@ def ask(items: list[Object], neuron_nodes: list[Object], claims: list[Object] = 
         bound=[],
     )
     gang_view.know(gangs, claims=wanted.claims, templates=wanted.templates)
-    found = what_if.answers(wanted, facts, gangs, more.get("told", what_if.NOTHING_TOLD))
+    running = step_times.running(more.get("running", ()), facts.supplies, gangs.fleet, driver=DRIVER)
+    found = what_if.answers(wanted, facts, gangs, more.get("told", what_if.NOTHING_TOLD), running)
     assert json.dumps(what_if.document([], wanted, found)), "the form for programs can be written"
     return found
 
@@ -112,7 +113,7 @@ def test_a_gang_lands_as_a_whole_in_one_ultraserver() -> None:
     (found,) = ask([stateful], [*ultraserver(0), *ultraserver(1)], [taken])
     assert (found.gang, found.lands, found.domain) == ("ring", 4, "abcdefgh01234561")
     assert sorted(found.nodes) == ["u1n0", "u1n1", "u1n2", "u1n3"]
-    assert found.hops is not None
+    assert found.ring_us is not None
 
 
 def test_limits_alone_are_requests_as_the_api_server_makes_them() -> None:
@@ -279,6 +280,23 @@ def test_a_pod_is_told_its_step_on_the_first_node_that_could_take_it() -> None:
     assert scattered.step is not None
     assert scattered.step.seconds > scattered.step.best_seconds == whole.step.seconds
     assert "at best, in node a" in str(scattered.step)
+
+
+def test_jobs_on_the_same_links_slow_a_step_and_are_named() -> None:
+    """The chips of both lie in turn along the first row of the torus: each one's messages pass the other's chips."""
+    other = pod("other")
+    other["metadata"]["annotations"] = {"neuron-sim.dev/layout": TOLD.layout, "neuron-sim.dev/model": TOLD.model}
+    mine, rest = held("f", "a", *chips(1, 3, 9, 11), pod="other"), (4, 5, 6, 7, 12, 13, 14, 15)
+    taken = [mine, held("g", "a", *chips(*rest), pod="big")]
+    wanted = pod("p", neuron=4)
+    (alone,) = ask([wanted], [neuron_node("a")], taken, told=TOLD)
+    (beside,) = ask([wanted], [neuron_node("a")], taken, told=TOLD, running=[other, pod("big")])
+    assert alone.step is not None
+    assert beside.step is not None
+    assert alone.step.beside == ()
+    assert beside.step.beside == ("pod team/other",)
+    assert beside.step.alone_seconds == alone.step.seconds < beside.step.seconds
+    assert "of it for links shared with pod team/other" in str(beside.step)
 
 
 def test_pods_that_may_land_anywhere_are_told_no_step() -> None:

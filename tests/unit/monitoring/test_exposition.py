@@ -34,9 +34,12 @@ SCRIPT: dict[str, tuple[str, str]] = {
     "neuron_runtime_memory_used_bytes": ("Runtime memory used bytes", "runtime_tag memory_location"),
     "neuron_runtime_vcpu_usage_ratio": ("Runtime vCPU utilization ratio", "runtime_tag usage_type"),
     "execution_errors": ("Execution errors total", "runtime_tag error_type"),
+    "execution_errors_created": ("Execution errors total", "runtime_tag error_type"),
     "execution_status": ("Execution status total", "runtime_tag status_type"),
+    "execution_status_created": ("Execution status total", "runtime_tag status_type"),
     "execution_latency_seconds": ("Execution latency in seconds", "runtime_tag percentile"),
     "hardware_ecc_events": ("Hardware ecc events total", "event_type neuron_device_index"),
+    "hardware_ecc_events_created": ("Hardware ecc events total", "event_type neuron_device_index"),
     "system_vcpu_count": ("System vCPU count", ""),
     "system_vcpu_usage_ratio": ("System CPU utilization ratio", "usage_type"),
     **{f"system_{of}_{what}_bytes": (f"System {of} {what}_bytes bytes", "")
@@ -189,7 +192,7 @@ async def test_the_cloudwatch_agent_finds_what_it_looks_for(page: bytes) -> None
         assert all({"instance_id", "instance_name", "runtime_tag"} <= labels.keys() for labels in found)
     # of these it makes NeuronDevice, and what its translator calls neurondevice_hw_ecc_events
     ecc = families["hardware_ecc_events"]
-    assert {sample.name for sample in ecc.samples} == {"hardware_ecc_events_total"}
+    assert {sample.name for sample in ecc.samples} == {"hardware_ecc_events_total", "hardware_ecc_events_created"}
     assert all({"instance_id", "neuron_device_index", "event_type"} <= sample.labels.keys() for sample in ecc.samples)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from neuron_operator.placement import LEVELS, Board, Gang, Level, NodeState, Placement, Refusal, place, place_all
+from neuron_operator.placement.ways import between_servers, distance
 
 TRN2, TRN3 = "trn2u.48xlarge", "trn3e.24xlarge"
 ALL = tuple(range(16))
@@ -97,18 +98,47 @@ def test_a_node_that_is_gone_makes_its_ultraserver_a_broken_one() -> None:
     assert placed(fleet, whole(2)).domain == "b"
 
 
-# --- hops
+# --- ways
+
+NEAR, FAR = between_servers(TRN2, 0, 1), between_servers(TRN2, 0, 2)
 
 
-@pytest.mark.parametrize(("gang", "cost"), [(1, 0), (2, 2), (3, 4), (4, 4)])
-def test_a_ring_of_four_nodes_costs_its_hops(gang: int, cost: int) -> None:
+@pytest.mark.parametrize(("gang", "cost"), [(1, 0), (2, 2 * NEAR), (3, 2 * NEAR + FAR), (4, 4 * NEAR)])
+def test_a_ring_of_four_nodes_costs_its_ways(gang: int, cost: int) -> None:
     assert placed(ultraserver("a"), whole(gang)).cost == cost
+
+
+def test_a_way_costs_more_the_farther_it_is() -> None:
+    def node(name: str, ultraserver: str, position: int, *path: str, kind: str = TRN2) -> NodeState:
+        network: dict[Level, str] = {f"network-{layer}": name for layer, name in enumerate(path, start=1)}
+        return NodeState(name, 16, (), kind, {"ultraserver": ultraserver, **network}, position)
+
+    here = node("a0", "a", 0, "x", "y", "z")
+    others = (
+        node("a1", "a", 1, "x", "y", "z"),
+        node("a2", "a", 2, "x", "y", "z"),
+        node("b0", "b", 0, "x", "y", "z"),
+        node("c0", "c", 0, "x", "y", "w"),
+        node("d0", "d", 0, "x", "v", "w"),
+        node("e0", "e", 0, "u", "v", "w"),
+    )
+    ways = [distance(here, other) for other in others]
+    assert ways == sorted(set(ways))
+    assert ways[2] > 2 * ways[1], "the network is much farther than NeuronLink"
+    assert distance(here, here) == 0
+
+
+@pytest.mark.parametrize("kind", ["inf1.24xlarge", "trn9.999xlarge"])
+def test_nodes_whose_collectives_nobody_knows_are_as_far_as_those_of_trn2(kind: str) -> None:
+    one, other = (NodeState(name, 4, (), kind, {"network-3": "leaf"}) for name in "ab")
+    assert distance(one, other) == distance(replace(one, instance_type=TRN2), replace(other, instance_type=TRN2)) > 0
+    assert between_servers(kind, None, 7) == NEAR
 
 
 def test_neighbours_come_before_nodes_across_the_ring() -> None:
     fleet = [*ultraserver("a", (0, 2)), *ultraserver("b", (0, 3))]
     answer = placed(fleet, whole(2))
-    assert (answer.domain, answer.cost) == ("b", 2)
+    assert (answer.domain, answer.cost) == ("b", 2 * NEAR)
 
 
 def test_pods_that_fit_on_one_node_share_it() -> None:
@@ -128,7 +158,8 @@ def test_a_wider_gang_fills_whole_ultraservers_and_puts_the_rest_where_it_is_tig
     fleet = [*ultraserver("a"), *ultraserver("b", (0, 1)), *ultraserver("c"), *ultraserver("d")]
     answer = placed(fleet, whole(6, "network-3"))
     assert answer.nodes == ("a-0", "a-1", "a-2", "a-3", "b-0", "b-1")
-    assert answer.cost == 3 + 10 + 1 + 10
+    over_efa = distance(node("a", 3), node("b", 0))
+    assert answer.cost == 3 * NEAR + over_efa + NEAR + over_efa
 
 
 def test_the_closest_network_layer_with_room_is_taken() -> None:
@@ -143,7 +174,7 @@ def test_the_closest_network_layer_with_room_is_taken() -> None:
 
 def test_two_nodes_of_a_large_ultraserver_are_a_pair_and_stay_in_a_rack() -> None:
     assert placed(rack_scale("a", (1, 2, 3, 17, 18)), whole(2, "ultraserver-2")).nodes == ("a-02", "a-03")
-    assert placed(rack_scale("a", range(36)), whole(18)).cost == 18
+    assert placed(rack_scale("a", range(36)), whole(18)).cost == 18 * between_servers(TRN3, 0, 1)
     assert placed(rack_scale("a", [*range(12), *range(18, 36)]), whole(17)).nodes[0] == "a-18"
 
 

@@ -10,7 +10,7 @@ from placement_traces import IN_ULTRASERVERS, Outcome, fleet, ours, outcomes, re
 ULTRASERVERS, GANGS, SEEDS = 64, 250, 2
 
 
-def test_fewer_gangs_are_refused_and_fewer_hops_needed_than_with_simple_rules() -> None:
+def test_fewer_gangs_are_refused_and_shorter_ways_needed_than_with_simple_rules() -> None:
     total: dict[str, Outcome] = {}
     for load in (0.8, 1.0, 1.2):
         for seed in range(SEEDS):
@@ -20,7 +20,7 @@ def test_fewer_gangs_are_refused_and_fewer_hops_needed_than_with_simple_rules() 
     mine = total.pop("ours")
     for simple in total.values():
         assert mine.refused < simple.refused
-        assert mine.hops / mine.least_hops < simple.hops / simple.least_hops
+        assert mine.ways / mine.least_ways < simple.ways / simple.least_ways
 
 
 def test_few_gangs_are_refused_that_would_fit_if_all_could_move() -> None:
@@ -30,4 +30,4 @@ def test_few_gangs_are_refused_that_would_fit_if_all_could_move() -> None:
         mine += ours(fleet(ULTRASERVERS), arrivals)
         moving += repacking(arrivals, ultraservers=ULTRASERVERS)
     assert mine.refused - moving.refused <= 0.02 * mine.gangs
-    assert mine.hops <= 1.02 * mine.least_hops
+    assert mine.ways <= 1.02 * mine.least_ways

@@ -1,4 +1,4 @@
-"""Placement counts hops where the model of collectives would count time: they put places in the same order."""
+"""Placement counts a ring, and not the steps of a job that it knows nothing of: they put places in the same order."""
 
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ from neuron_device_model.collectives.layouts import Layout
 from neuron_device_model.steps.training import step
 from neuron_device_model.steps.transformer import Transformer
 from neuron_operator.placement import Level, NodeState
-from neuron_operator.placement.hops import ring_cost
+from neuron_operator.placement.ways import ring_cost
 
 TYPE = "trn2u.48xlarge"
 LEVELS: tuple[Level, ...] = ("network-1", "network-2", "network-3")
@@ -24,7 +24,7 @@ PLACES: tuple[tuple[Seat, ...], ...] = (
 """Of four whole nodes, from near to far."""
 
 
-def hops(seats: tuple[Seat, ...]) -> int:
+def way(seats: tuple[Seat, ...]) -> int:
     return ring_cost(
         [
             NodeState(
@@ -51,8 +51,8 @@ def seconds(seats: tuple[Seat, ...], layout: Layout) -> float:
 
 
 @pytest.mark.parametrize("layout", [Layout(64, 4), Layout(16, 16), Layout(16, 4, 4), Layout(1, 256)], ids=str)
-def test_a_place_of_more_hops_is_one_of_longer_steps(layout: Layout) -> None:
-    assert all(hops(near) < hops(far) for near, far in pairwise(PLACES))
+def test_a_place_of_longer_ways_is_one_of_longer_steps(layout: Layout) -> None:
+    assert all(way(near) < way(far) for near, far in pairwise(PLACES))
     times = [seconds(place, layout) for place in PLACES]
     # a layer of the network costs next to nothing
     assert all(near <= far * 1.001 for near, far in pairwise(times))
