@@ -5,6 +5,7 @@ less than over any pod network, and everything else the same. What each process 
 first run; then the same connections carry just as many bytes, which nobody makes, adds or looks at.
 
     python tests/bench/nccom_over_pods.py --repeat 3 allr alltoall
+    python tests/bench/nccom_over_pods.py --pods collectives-{0..3}   # over the network of four pods of a kind cluster
 """
 
 import argparse
@@ -19,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from neuron_device_model.collectives import operations
+from neuron_ls import container_process, kubectl
 from neuron_runtime import nccom_test, nrt
 from neuron_runtime.nccom import arguments, costs, group, streams
 from neuron_runtime.nccom.claims import GivenCore, Place
@@ -28,6 +30,8 @@ from neuron_runtime.nccom.membership import Hello
 PROCESSES = 4
 RANKS = 64
 GOAL = 2
+PORT = 48620
+"""Of the first pod, which has its ports to itself."""
 _CHUNK = 1 << 20
 Data: TypeAlias = bytes | memoryview
 
@@ -85,7 +89,7 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - begin, time.process_time() - cpu
 
 
-def process(number: int, port: int, operation: str, datatype: str, repeat: int, *, show: bool) -> None:
+def process(number: int, meeting: Meeting, operation: str, datatype: str, repeat: int) -> None:
     """One of the four; the root prints its figures as JSON."""
     first = 8 if operations.operation(operation) is operations.ALL_REDUCE else 4 * RANKS
     words = ["-r", str(RANKS), "-N", str(PROCESSES), "-b", str(first), "-e", "64mb", "-f", "2"]
@@ -93,13 +97,12 @@ def process(number: int, port: int, operation: str, datatype: str, repeat: int, 
     wanted = streams.planned(flags)
     cores = tuple(GivenCore(core, core // 4, core % 4) for core in range(RANKS // PROCESSES))
     hello = Hello(f"p-{number}", "1", "job", None, PROCESSES, Place("trn2.48xlarge", f"i-{number}", 2, cores))
-    meeting = Meeting("127.0.0.1", port)
     deadline = time.monotonic() + 60
     one: Root | Member
     if number:
         one = group.join(meeting, hello, deadline=deadline)
     else:
-        listener = socket.create_server((meeting.host, port))
+        listener = socket.create_server((meeting.host, meeting.port))
         one = group.host(listener, meeting, hello, seed=7, deadline=deadline, order={})
     counted = Counted(one)
     links = {other: link.socket for other, link in one._mesh._links.items()}
@@ -121,20 +124,19 @@ def process(number: int, port: int, operation: str, datatype: str, repeat: int, 
         taken["tool"].append(seconds(lambda: run(one)))
         one.agree("")
         taken["bare"].append(seconds(move_all))
-    if not number and show:
+    if not number:
         document = {**taken, "sent": sum(sum(sent.values()) for sent in counted.sent)}
         print(json.dumps(document), file=sys.stderr)
     one.finish()
 
 
-def measured(operation: str, datatype: str, repeat: int) -> tuple[int, list[float], list[float]]:
+def measured(operation: str, datatype: str, repeat: int, pods: Sequence[str]) -> tuple[int, list[float], list[float]]:
     """The root's figures: bytes sent; seconds of time and of CPU of the tool, and of the bare moving."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    words = [operation, "--datatype", datatype, "--repeat", str(repeat), "--port", str(port)]
+    root, enter = in_pods(pods) if pods else (on_loopback(), [[]] * PROCESSES)
+    words = [operation, "--datatype", datatype, "--repeat", str(repeat), "--root", *root]
     started = [
         subprocess.Popen(
-            [sys.executable, __file__, *words, "--process", str(number)],
+            [*enter[number], sys.executable, __file__, *words, "--process", str(number)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -149,16 +151,30 @@ def measured(operation: str, datatype: str, repeat: int) -> tuple[int, list[floa
     return found["sent"], tool, bare
 
 
+def on_loopback() -> tuple[str, str]:
+    """Where the root is met."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return "127.0.0.1", str(free.getsockname()[1])
+
+
+def in_pods(names: Sequence[str]) -> tuple[tuple[str, str], list[list[str]]]:
+    """Where the root is met, and what brings a command into the network of each pod."""
+    address = json.loads(kubectl("get", "pod", names[0], "-o", "json"))["status"]["podIP"]
+    return (address, str(PORT)), [["nsenter", "--net", "--target", container_process(name)] for name in names]
+
+
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("operations", nargs="*", default=["allr", "redsct", "allg", "alltoall"])
     parser.add_argument("--datatype", default="bf16")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--pods", nargs=PROCESSES, default=(), metavar="POD", help="running, of a kind cluster")
+    parser.add_argument("--root", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--process", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     if args.process is not None:
-        process(args.process, args.port, args.operations[0], args.datatype, args.repeat, show=True)
+        where = Meeting(args.root[0], int(args.root[1]))
+        process(args.process, where, args.operations[0], args.datatype, args.repeat)
         return 0
     print(
         f"{RANKS} ranks in {PROCESSES} processes, {args.datatype}, --check random, to 64 MiB; medians of {args.repeat}"
@@ -166,7 +182,7 @@ def main(words: Sequence[str] | None = None) -> int:
     print("| operation | the root sends, MiB | nccom-test, s | bare moving, s | ratio | goal | CPU of the root, s |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for operation in args.operations:
-        sent, tool, bare = measured(operation, args.datatype, args.repeat)
+        sent, tool, bare = measured(operation, args.datatype, args.repeat, args.pods)
         print(
             f"| {operation} | {sent / 2**20:.0f} | {tool[0]:.3f} | {bare[0]:.3f} | {tool[0] / bare[0]:.2f} | <= {GOAL} "
             f"| {tool[1]:.3f} / {bare[1]:.3f} |"

@@ -46,6 +46,8 @@ class Cluster:
     def __init__(self, name: str = CLUSTERS[0]) -> None:
         self.name = name
         self._shells: dict[str, NodeShell] = {}
+        self._nudged: set[str] = set()
+        """Attempts of kubelets that were answered by a nudge."""
 
     def close(self) -> None:
         """Leave the nodes."""
@@ -139,14 +141,12 @@ class Cluster:
                 if condition(found.get(name, {}), "Ready") != "True"
             }
 
-        nudged: set[str] = set()
-
         def ready() -> bool:
-            return not unready() or self._nudge(namespace, nudged)
+            return not unready() or self.nudge(namespace)
 
         until(ready, what=f"pods of {namespace} Ready", timeout=timeout, details=unready)
 
-    def _nudge(self, namespace: str, nudged: set[str]) -> bool:
+    def nudge(self, namespace: str) -> bool:
         """Have the kubelet look again at pods whose claims it was not allowed to read; False.
 
         It reads a claim when the pod is there, and the API server's node authorizer may not have heard of the pod by
@@ -155,12 +155,11 @@ class Cluster:
         """
         for event in self.items("events", "-n", namespace, "--field-selector=reason=FailedPrepareDynamicResources"):
             attempt = f"{event['metadata']['uid']} {event.get('count')}"
-            if 'forbidden: User "system:node:' in event["message"] and attempt not in nudged:
-                nudged.add(attempt)
-                name = event["involvedObject"]["name"]
-                self.kubectl(
-                    "annotate", "pod", "-n", namespace, name, f"tests/look-again={uuid.uuid4()}", "--overwrite"
-                )
+            if 'forbidden: User "system:node:' in event["message"] and attempt not in self._nudged:
+                self._nudged.add(attempt)
+                again = ("annotate", "pod", "-n", namespace, event["involvedObject"]["name"], "--overwrite")
+                # the pod may be gone by now, its Events are not
+                self.kubectl(*again, f"tests/look-again={uuid.uuid4()}", check=False)
         return False
 
     def wait_ready_after_fault(self, namespace: str, *pods: str, timeout: float = 240) -> None:
@@ -181,6 +180,16 @@ class Cluster:
             return True
 
         until(ready, what=f"{', '.join(pods)} Ready", timeout=timeout)
+
+    def event(self, namespace: str, pod: str, text: str) -> str:
+        """The message of an Event of a pod that contains a text, once there is one."""
+
+        def told() -> str:
+            events = self.items("events", "-n", namespace, f"--field-selector=involvedObject.name={pod}")
+            self.nudge(namespace)
+            return next((e["message"] for e in events if text in e["message"]), "")
+
+        return until(told, what=f"an Event of {pod} that says {text!r}")
 
     def execute(self, namespace: str, pod: str, *command: str, container: str | None = None) -> str:
         return self.kubectl("exec", "-n", namespace, pod, *(["-c", container] if container else []), "--", *command)

@@ -36,16 +36,6 @@ def environment(cluster: Cluster, namespace: str, name: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if line.startswith("NEURON"))
 
 
-def event(cluster: Cluster, namespace: str, name: str, text: str) -> str:
-    """The message of an Event of a pod that contains a text, once there is one."""
-
-    def told() -> str:
-        events = cluster.items("events", "-n", namespace, f"--field-selector=involvedObject.name={name}")
-        return next((e["message"] for e in events if text in e["message"]), "")
-
-    return until(told, what=f"an Event of {name} that says {text!r}")
-
-
 def test_plain_pod_gets_two_cores_and_sees_no_more(cluster: Cluster, namespace: str, node: str) -> None:
     cluster.apply(plain_cores("p", 2, node), namespace)
     cluster.wait_ready(namespace, "p")
@@ -152,7 +142,7 @@ def test_wrong_configuration_is_told_in_the_pods_event(
     cluster: Cluster, namespace: str, node: str, fields: dict[str, object], says: str
 ) -> None:
     cluster.apply([configured("wrong", 1, **fields), pod("p", claim="wrong", node=node)], namespace)
-    assert "spec.devices.config[0]" in event(cluster, namespace, "p", says)
+    assert "spec.devices.config[0]" in cluster.event(namespace, "p", says)
     assert not cluster.checkpoint(node)
 
 
@@ -161,7 +151,7 @@ def test_claims_on_one_chip_must_agree_on_its_lnc(cluster: Cluster, namespace: s
     cluster.apply([first, pod("p1", claim="first", node=node)], namespace)
     cluster.wait_ready(namespace, "p1")
     cluster.apply([second, pod("p2", claim="second", node=node)], namespace)
-    message = event(cluster, namespace, "p2", f"{namespace}/first")
+    message = cluster.event(namespace, "p2", f"{namespace}/first")
     assert "logicalNeuronCore" in message
     # what the sentence advises
     cluster.delete("pod", "-n", namespace, "p1", "--timeout=60s")
@@ -171,4 +161,4 @@ def test_claims_on_one_chip_must_agree_on_its_lnc(cluster: Cluster, namespace: s
 
 def test_more_cores_than_a_claim_can_hold_are_explained(cluster: Cluster, namespace: str, node: str) -> None:
     cluster.apply(plain_cores("too-many", 64, node), namespace)
-    assert "32" in event(cluster, namespace, "too-many", "DevicePlugin")
+    assert "32" in cluster.event(namespace, "too-many", "DevicePlugin")

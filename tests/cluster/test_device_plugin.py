@@ -198,11 +198,6 @@ def test_extension_places_a_row_and_keeps_other_annotations(
 
 def test_extension_says_which_numbers_there_are(cluster: Cluster, extension: None, namespace: str, node: str) -> None:
     cluster.apply(wanting("seven", node, scheduler="my-scheduler", chips=7), namespace)
-
-    def told() -> str:
-        events = cluster.items("events", "-n", namespace, "--field-selector=involvedObject.name=seven")
-        return next((e["message"] for e in events if "does not support" in e["message"]), "")
-
-    message = until(told, what="an Event on the pod")
+    message = cluster.event(namespace, "seven", "does not support")
     wanted = "Instance type trn2.48xlarge does not support requests for device: 7. Please request a different number"
     assert wanted in message

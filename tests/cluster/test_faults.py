@@ -99,12 +99,7 @@ def test_full_disk_under_the_cdi_folder(cluster: Cluster, namespace: str, node: 
         cluster.on_node(node, *inside, "sh", "-c", "head -c 4096 /dev/zero > /var/run/cdi/full")
         cluster.apply(pod("waits", chips=1, node=node), namespace)
 
-        def told() -> str:
-            events = cluster.items("events", "-n", namespace)
-            return next((e["message"] for e in events if "No space left on device" in e["message"]), "")
-
-        message = until(told, what="an Event that names the full disk")
-        assert "/var/run/cdi" in message
+        assert "/var/run/cdi" in cluster.event(namespace, "waits", "No space left on device")
         # the kubelet tries again meanwhile, and each try has a record and a view until it fails
         until(lambda: not cluster.checkpoint(node), what="no record left of a prepare that failed")
         until(lambda: not cluster.views(node), what="no view left of it")

@@ -150,12 +150,7 @@ def test_a_claim_of_somebody_else_is_refused_on_the_workloads_nodes(cluster: Clu
         lambda: condition(cluster.get("pod", "stranger", "-n", team), "PodScheduled") == "False",
         what="the scheduler keeps off the workload's nodes who does not tolerate it",
     )
-
-    def told() -> str:
-        events = cluster.items("events", "-n", team, "--field-selector=involvedObject.name=intruder")
-        return next((e["message"] for e in events if "NeuronUltraServerWorkload" in e["message"]), "")
-
-    assert f"the workload id {NAME}" in until(told, what="an Event that says whose node it is")
+    assert f"the workload id {NAME}" in cluster.event(team, "intruder", "NeuronUltraServerWorkload")
     cluster.delete("pod", "intruder", "stranger", "-n", team, "--grace-period=1", "--timeout=60s")
 
 
