@@ -80,7 +80,7 @@ test-unit: $(STAMP) ## tests that need no cluster (TESTS=path or -k ... to choos
 
 .PHONY: test-cluster
 test-cluster: $(STAMP) ## tests on a real cluster, which they make themselves
-	$(BIN)/pytest tests/cluster -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/pytest tests/cluster -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 .PHONY: soak
 soak: $(STAMP) ## a million configurations, reports, messages and steps of the state machine (SEED=, STEPS=1000000)

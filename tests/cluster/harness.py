@@ -22,7 +22,7 @@ from node_shell import NodeShell
 from waiting import until as until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CLUSTERS = ("neuron-sim-test", "neuron-sim-test-2")
+CLUSTERS = ("neuron-sim-test", "neuron-sim-test-2", "neuron-sim-test-3")
 """One for each process that tests run in."""
 TESTS = "neuron-sim-tests"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
