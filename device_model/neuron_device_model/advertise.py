@@ -8,7 +8,7 @@ ours.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, TypeAlias
 
@@ -129,7 +129,6 @@ def offer(
         )
     }
     sets = counter_sets(instance_type, {piece.kind for piece in pieces.values()})
-    broken = tuple(faults)
     offered = []
     for name, piece in pieces.items():
         device: Device = {
@@ -144,13 +143,29 @@ def offer(
             device["consumesCounters"] = [
                 {"counterSet": name, "counters": as_api(counters)} for name, counters in takes.items()
             ]
-        if closed := [*reserved(workload_id), *taints(faults_of(piece, broken, instance_type))]:
-            device["taints"] = closed[:MAX_TAINTS]
+        if closed := reserved(workload_id):
+            device["taints"] = closed
         offered.append(device)
-    return Offer(
+    whole = Offer(
         devices=tuple(offered),
         counter_sets=tuple({"name": name, "counters": as_api(counters)} for name, counters in sets.items()),
     )
+    return broken(whole, tuple(faults), pieces, instance_type)
+
+
+def broken(whole: Offer, faults: Sequence[Fault], pieces: Mapping[str, Part], instance_type: InstanceType) -> Offer:
+    """What is left of an offer without faults when there are these: every device that one hits is tainted.
+
+    `pieces`: what each device's name means. Devices that nothing hits are the very same objects.
+    """
+    if not faults:
+        return whole
+
+    def tainted(device: Device) -> Device:
+        found = taints(faults_of(pieces[device["name"]], faults, instance_type))
+        return {**device, "taints": [*device.get("taints", ()), *found][:MAX_TAINTS]} if found else device
+
+    return replace(whole, devices=tuple(map(tainted, whole.devices)))
 
 
 def reserved(workload_id: str | None) -> list[dict[str, Any]]:

@@ -5,12 +5,12 @@ Everything that publishing and preparing need is computed once per change and th
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from neuron_device_model import identity
-from neuron_device_model.advertise import Offer, offer
+from neuron_device_model.advertise import Offer, broken, offer
 from neuron_device_model.catalog import (
     DEFAULT_SDK_VERSION,
     InstanceType,
@@ -65,6 +65,14 @@ class SimulatedNode:
     def part(self, name: str) -> Part:
         """What a device's name means here, whether or not it is offered; raises UnknownDevice."""
         return self.parts.get(name) or part(name, self.instance_type, logical_neuron_core=self.logical_neuron_core)
+
+    def broken(self, faults: tuple[Fault, ...]) -> "SimulatedNode":
+        """What a node that is whole becomes by faults, without what is the same being worked out again."""
+        assert not self.faults
+        offered = broken(self.offer, faults, self.parts, self.instance_type)
+        return replace(
+            self, faults=faults, offer=offered, devices={device["name"]: device for device in offered.devices}
+        )
 
 
 def from_neuron_node(neuron_node: Mapping[str, Any]) -> SimulatedNode:

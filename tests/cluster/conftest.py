@@ -1,8 +1,8 @@
 """What the tests on a real cluster share: kind clusters of their own with the chart installed.
 
 A cluster is a control plane, which takes pods as well, and a worker, apart from the demo's: two nodes with simulated
-chips, and no third one to pay for. The files run in two processes
-(`pytest -n 2 --dist loadfile`), and each process has a cluster to itself: no test has to know of another one. They are
+chips, and no third one to pay for. The files run in three processes
+(`pytest -n 3 --dist loadfile`), and each process has a cluster to itself: no test has to know of another one. They are
 made when they are not there, and taken down at the end unless they were there before (`NEURON_SIM_KEEP_CLUSTER=1`
 keeps them between runs). Every test gets a namespace of its own, and leaves its nodes as it found them: after each one
 the nodes are searched for CDI files, views and checkpoint entries that nobody holds any more.

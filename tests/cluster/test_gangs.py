@@ -259,7 +259,7 @@ def test_rolled_back_pods_are_made_anew_by_their_controllers(
             if found["kind"] == "JobSet"
             else found["spec"]["leaderWorkerTemplate"]["workerTemplate"]
         )
-        made["metadata"]["annotations"]["neuron-sim.dev/gang-timeout"] = "15s"
+        made["metadata"]["annotations"]["neuron-sim.dev/gang-timeout"] = "8s"
         made["spec"]["containers"][0]["resources"]["limits"] = {"aws.amazon.com/neuron": 4}
         made["spec"]["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [wanted]}}
     workloads["serve"]["spec"]["startupPolicy"] = "LeaderCreated"

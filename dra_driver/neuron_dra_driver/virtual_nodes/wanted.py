@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 from neuron_device_model.efa import offered
+from neuron_device_model.faults import read as read_fault
 
 from ..errors import NodeError
 from ..names import EFA_DRIVER_NAME
@@ -106,10 +107,12 @@ def _filled(content: bytes | None, words: Mapping[bytes, bytes]) -> bytes | None
 
 @lru_cache(maxsize=_REMEMBERED)
 def _alike(spec: bytes, driver: str, efa: bool, counters: bool) -> Content:
-    try:
-        node = from_neuron_node({"metadata": {"name": "any"}, "spec": orjson.loads(spec)})
-    except NodeError as error:
-        return Content((), 0, error)
+    read = orjson.loads(spec)
+    faults = read.pop("faults", None) or ()
+    node = _whole(orjson.dumps(read, option=orjson.OPT_SORT_KEYS))
+    if isinstance(node, NodeError):
+        return Content((), 0, node)
+    node = node.broken(tuple(map(read_fault, faults)))
     if node.resources != "DRA":
         text = "a virtual node has no kubelet that device plugins could serve: set resources: DRA in its pool"
         return Content((), 0, NodeError("NoKubelet", text))
@@ -124,6 +127,14 @@ def _alike(spec: bytes, driver: str, efa: bool, counters: bool) -> Content:
     if efa and (cards := offered(node.instance_type, faults=node.faults)):
         pools.append(_pool(EFA_DRIVER_NAME, [Page(devices=orjson.dumps(cards))]))
     return Content(tuple(pools), node.instance_type.chips, model=node)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _whole(spec: bytes) -> SimulatedNode | NodeError:
+    try:
+        return from_neuron_node({"metadata": {"name": "any"}, "spec": orjson.loads(spec)})
+    except NodeError as error:
+        return error
 
 
 def _pool(driver: str, pages: list[Page]) -> Pool:
