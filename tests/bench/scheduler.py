@@ -131,13 +131,19 @@ class Bound:
         self._told = asyncio.Event()
 
     async def follow(self) -> None:
-        found = await self._kube.request("GET", PODS)
-        params = {"resourceVersion": found["metadata"]["resourceVersion"]}
-        async for kind, pod in self._kube.watch(PODS, params=params):
-            now = time.perf_counter()
-            if kind in ("ADDED", "MODIFIED") and pod["spec"].get("nodeName"):
-                self.at.setdefault(pod["metadata"]["name"], now)
-                self._told.set()
+        while True:  # the API server ends a watch whose reader is too slow for a burst
+            found = await self._kube.request("GET", PODS)
+            for pod in found["items"]:
+                self._see(pod)
+            params = {"resourceVersion": found["metadata"]["resourceVersion"]}
+            async for kind, pod in self._kube.watch(PODS, params=params):
+                if kind in ("ADDED", "MODIFIED"):
+                    self._see(pod)
+
+    def _see(self, pod: Json) -> None:
+        if pod["spec"].get("nodeName"):
+            self.at.setdefault(pod["metadata"]["name"], time.perf_counter())
+            self._told.set()
 
     async def until(self, names: Sequence[str], *, seconds: float) -> None:
         """Wait until all of them are bound."""

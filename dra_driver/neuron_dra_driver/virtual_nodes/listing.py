@@ -1,15 +1,18 @@
 """Lists in pages and watches, as following thousands of objects needs them."""
 
-import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import orjson
+
 from ..api_server.http_client import JSON
-from ..api_server.kube import Kube
+from ..api_server.kube import SILENCE, Kube
 from ..kubeletplugin import ApiError
 
 Object = dict[str, Any]
 T = TypeVar("T")
+Take = Callable[[str, Object], None]
+"""Is told of a change: ADDED, MODIFIED or DELETED, and the object."""
 
 _PAGE = "500"
 
@@ -28,17 +31,22 @@ async def listed(
         query["continue"] = following
 
 
-@contextlib.asynccontextmanager
-async def watched(
-    kube: Kube, path: str, version: str, *, params: Mapping[str, str], accept: str = JSON
-) -> AsyncIterator[AsyncGenerator[tuple[str, Object]]]:
-    """What changes after a version."""
-    events = kube.watch(path, params={**params, "resourceVersion": version}, accept=accept)
-    async with contextlib.aclosing(events):
-        yield events
+async def watch(
+    kube: Kube, path: str, version: str, take: Take, *, params: Mapping[str, str], accept: str = JSON
+) -> None:
+    """Tell of what changes after a version, each in the moment in which it comes, until the server ends the watch.
+
+    Raises what it ended with.
+    """
+    query = {**params, "resourceVersion": version}
+    async with kube.stream(path, params=query, accept=accept) as stream:
+        await stream.each(lambda line: _tell(line, take), silence=SILENCE)
 
 
-def refuse(kind: str, item: Object) -> None:
-    """Raise what a watch ended with, if this event is its end."""
+def _tell(line: bytes, take: Take) -> None:
+    event = orjson.loads(line)
+    kind, item = event["type"], event["object"]
     if kind == "ERROR":
         raise ApiError(int(item.get("code") or 500), str(item.get("message") or item))
+    if kind != "BOOKMARK":
+        take(kind, item)

@@ -22,7 +22,6 @@ from ..kubeletplugin import ApiError
 from ..kubeletplugin.backoff import Backoff
 from .device_page import DevicePage
 from .ledger import Record, Write, plan, read
-from .listing import refuse
 from .metrics import FleetMetrics
 from .slices_api import SlicesApi
 from .wanted import Wanted, wanted
@@ -115,13 +114,7 @@ class Publisher:
         for name in gone:
             self._unwish(name)
         self._now_known("neuron nodes")
-        async with self._api.watch_neuron_nodes(version) as events:
-            async for kind, item in events:
-                refuse(kind, item)
-                if kind == "DELETED":
-                    self._unwish(item["metadata"]["name"])
-                elif kind != "BOOKMARK":
-                    self._wish(item)
+        await self._api.watch_neuron_nodes(version, self._neuron_node_changed)
 
     async def follow_slices(self) -> None:
         """From a list on, for as long as the watch lasts."""
@@ -137,13 +130,7 @@ class Publisher:
         for record in records:
             self._found(record)
         self._now_known("slices")
-        async with self._api.watch_slices(version) as events:
-            async for kind, item in events:
-                refuse(kind, item)
-                if kind == "DELETED":
-                    self._lost(read(item))
-                elif kind != "BOOKMARK":
-                    self._found(read(item))
+        await self._api.watch_slices(version, self._slice_changed)
 
     # --- what is known
 
@@ -154,6 +141,18 @@ class Publisher:
             for name, node in self._nodes.items():
                 if plan(node.wanted, node.records):
                     self._enqueue(name)
+
+    def _neuron_node_changed(self, kind: str, item: Object) -> None:
+        if kind == "DELETED":
+            self._unwish(item["metadata"]["name"])
+        else:
+            self._wish(item)
+
+    def _slice_changed(self, kind: str, item: Object) -> None:
+        if kind == "DELETED":
+            self._lost(read(item))
+        else:
+            self._found(read(item))
 
     def _wish(self, item: Object) -> None:
         metadata = item["metadata"]

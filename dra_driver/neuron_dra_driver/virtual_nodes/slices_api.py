@@ -1,14 +1,12 @@
 """The calls to the API server that publishing for many nodes needs: whole slices up, only their metadata down."""
 
-import contextlib
-from collections.abc import AsyncGenerator
 from typing import Any
 
 from ..api_server.kube import METADATA, METADATA_LIST, NEURON_NODES, SLICES, Kube
 from ..kubeletplugin import ApiError
 from ..names import VIRTUAL
 from .ledger import Record, Write, read
-from .listing import listed, watched
+from .listing import Take, listed, watch
 
 Object = dict[str, Any]
 
@@ -29,15 +27,13 @@ class SlicesApi:
         """All of them, and the list's version."""
         return await listed(self._kube, NEURON_NODES, params=_OURS, read=lambda item: item)
 
-    def watch_slices(self, version: str) -> contextlib.AbstractAsyncContextManager[AsyncGenerator[tuple[str, Object]]]:
-        """What changes after a version."""
-        return watched(self._kube, SLICES, version, params=_OURS, accept=METADATA)
+    async def watch_slices(self, version: str, take: Take) -> None:
+        """What changes after a version, for as long as the watch lasts."""
+        await watch(self._kube, SLICES, version, take, params=_OURS, accept=METADATA)
 
-    def watch_neuron_nodes(
-        self, version: str
-    ) -> contextlib.AbstractAsyncContextManager[AsyncGenerator[tuple[str, Object]]]:
-        """What changes after a version."""
-        return watched(self._kube, NEURON_NODES, version, params=_OURS)
+    async def watch_neuron_nodes(self, version: str, take: Take) -> None:
+        """What changes after a version, for as long as the watch lasts."""
+        await watch(self._kube, NEURON_NODES, version, take, params=_OURS)
 
     async def slice(self, name: str) -> Record | None:
         """A slice of any driver, None if there is none."""
@@ -54,13 +50,7 @@ class SlicesApi:
             # its name is ours, so a second try finds the first
             answer = await self._kube.request("POST", SLICES, body=write.body, accept=METADATA, harmless_twice=True)
         else:
-            answer = await self._kube.request(
-                "PATCH",
-                f"{SLICES}/{write.name}",
-                body=write.body,
-                content_type="application/merge-patch+json",
-                accept=METADATA,
-            )
+            answer = await self._kube.request("PUT", f"{SLICES}/{write.name}", body=write.body, accept=METADATA)
         return read(answer)
 
     async def delete(self, record: Record) -> None:

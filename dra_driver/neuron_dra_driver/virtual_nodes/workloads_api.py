@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from ..api_server.kube import CLAIMS, Kube
-from .listing import Object, listed, refuse, watched
+from .listing import Object, listed, watch
 from .workloads import Workloads
 
 PODS = "/api/v1/pods"
@@ -48,13 +48,14 @@ class WorkloadsApi:
 
         uids, version = await listed(self._kube, path, params=params, read=read)
         are(uids)
-        async with watched(self._kube, path, version, params=params) as events:
-            async for kind, item in events:
-                refuse(kind, item)
-                if kind == "DELETED":
-                    forget(item["metadata"]["uid"])
-                elif kind != "BOOKMARK":
-                    take(item)
+
+        def changed(kind: str, item: Object) -> None:
+            if kind == "DELETED":
+                forget(item["metadata"]["uid"])
+            else:
+                take(item)
+
+        await watch(self._kube, path, version, changed, params=params)
 
     def _pod(self, pod: Object) -> None:
         sentence = self._workloads.pod(pod)

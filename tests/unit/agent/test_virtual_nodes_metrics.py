@@ -1,9 +1,11 @@
 """The devices' metrics of virtual nodes: as an agent on each of them would show them, on one page."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import pytest
 from neuron_device_model.catalog import instance_type
 from neuron_dra_driver.activity.exposition import FAMILIES
@@ -230,10 +232,14 @@ class Cluster:
             "metadata": {"resourceVersion": "7"} | ({"continue": more} if more else {}),
         }
 
-    async def watch(self, path: str, *, params: dict[str, str], accept: str) -> Any:
+    @asynccontextmanager
+    async def stream(self, path: str, *, params: dict[str, str], accept: str) -> AsyncIterator[Any]:
         assert params["resourceVersion"] == "7"
-        for event in self.events:
-            yield event
+        yield self
+
+    async def each(self, handle: Callable[[bytes], object], *, silence: float) -> None:
+        for kind, item in self.events:
+            handle(orjson.dumps({"type": kind, "object": item}))
 
 
 async def test_lists_and_watches_tell_what_runs(fleet: Fleet) -> None:

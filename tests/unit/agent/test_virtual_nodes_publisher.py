@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import orjson
@@ -11,8 +11,10 @@ import pytest
 from neuron_device_model.catalog import instance_type
 from neuron_dra_driver.hardware.history import History
 from neuron_dra_driver.kubeletplugin import ApiError
+from neuron_dra_driver.names import SIMULATED, VIRTUAL
 from neuron_dra_driver.virtual_nodes.device_page import DevicePage
 from neuron_dra_driver.virtual_nodes.ledger import Record, Write, plan, read
+from neuron_dra_driver.virtual_nodes.listing import Take
 from neuron_dra_driver.virtual_nodes.metrics import FleetMetrics
 from neuron_dra_driver.virtual_nodes.publisher import Publisher
 from neuron_dra_driver.virtual_nodes.wanted import wanted
@@ -81,6 +83,13 @@ class Server:
         self._stamp(item)
         self._tell("slices", "MODIFIED", item)
 
+    def label(self, name: str, *, team: str) -> None:
+        item = self.slice_objects[name]
+        item["metadata"]["labels"]["team"] = team
+        item["metadata"]["finalizers"] = [f"example.com/{team}"]
+        self._stamp(item)
+        self._tell("slices", "MODIFIED", item)
+
     def drop(self, name: str) -> None:
         item = self.slice_objects.pop(name)
         self._stamp(item)
@@ -105,11 +114,11 @@ class Server:
         await asyncio.sleep(0.01)
         return [orjson.loads(orjson.dumps(item)) for item in self.nodes.values()], str(self.version)
 
-    def watch_slices(self, version: str) -> Any:
-        return self._watch("slices")
+    async def watch_slices(self, version: str, take: Take) -> None:
+        await self._watch("slices", take)
 
-    def watch_neuron_nodes(self, version: str) -> Any:
-        return self._watch("nodes")
+    async def watch_neuron_nodes(self, version: str, take: Take) -> None:
+        await self._watch("nodes", take)
 
     async def slice(self, name: str) -> Record | None:
         return read(self.slice_objects[name]) if name in self.slice_objects else None
@@ -147,10 +156,10 @@ class Server:
             return read(body)
         if current is None:
             raise ApiError(404, "not found")
-        if body["metadata"].pop("resourceVersion") != current["metadata"]["resourceVersion"]:
+        if body["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"]:
             raise ApiError(409, "modified meanwhile")
-        current["metadata"] |= {**body["metadata"], "generation": current["metadata"]["generation"] + 1}
-        current["spec"] = {k: v for k, v in {**current["spec"], **body["spec"]}.items() if v is not None}
+        kept = {"uid": current["metadata"]["uid"], "generation": current["metadata"]["generation"] + 1}
+        current = self.slice_objects[write.name] = {**body, "metadata": {**body["metadata"], **kept}}
         self._stamp(current)
         self._tell("slices", "MODIFIED", current)
         return read(current)
@@ -173,16 +182,14 @@ class Server:
         for watch in self._watches[kind]:
             watch.put_nowait((what, orjson.loads(orjson.dumps(item))))
 
-    @contextlib.asynccontextmanager
-    async def _watch(self, kind: str) -> AsyncIterator[AsyncGenerator[tuple[str, Object]]]:
+    async def _watch(self, kind: str, take: Take) -> None:
         queue: asyncio.Queue[tuple[str, Object]] = asyncio.Queue()
         self._watches[kind].append(queue)
-
-        async def events() -> AsyncGenerator[tuple[str, Object]]:
-            while True:
-                yield await queue.get()
-
-        yield events()
+        while True:
+            what, item = await queue.get()
+            if what == "ERROR":
+                raise ApiError(item["code"], item["message"])
+            take(what, item)
 
 
 @contextlib.asynccontextmanager
@@ -263,6 +270,24 @@ def test_a_chip_that_changes_is_one_write_of_one_slice() -> None:
         assert slice_writes(server) == [f"write big-2-{DRIVER}"]
         assert [d["name"] for d in server.devices(f"big-2-{DRIVER}") if "taints" in d] == ["neuron-device-3"]
         assert server.slice_objects[f"big-2-{DRIVER}"]["spec"]["pool"]["generation"] == 2
+
+    run(test())
+
+
+def test_what_others_wrote_into_a_slices_metadata_outlives_a_change() -> None:
+    async def test() -> None:
+        server = fleet(1)
+        name = f"big-0-{DRIVER}"
+        async with publishing(server):
+            await asyncio.sleep(5)
+            server.label(name, team="red")
+            await asyncio.sleep(5)
+            server.put_node(neuron_node("big-0", faults=(FAULT,)))
+            await asyncio.sleep(5)
+        assert "taints" in server.devices(name)[3]
+        metadata = server.slice_objects[name]["metadata"]
+        assert metadata["labels"] == {"team": "red", SIMULATED: "true", VIRTUAL: "true"}
+        assert metadata["finalizers"] == ["example.com/red"]
 
     run(test())
 

@@ -44,7 +44,7 @@ def test_the_operator_may_make_nodes_and_the_hook_delete_them(virtual):
 def test_the_agent_writes_slices_and_statuses_only(virtual):
     assert writes(virtual, AGENT) == {
         ("resourceslices", "create"),
-        ("resourceslices", "patch"),
+        ("resourceslices", "update"),
         ("resourceslices", "delete"),
         ("neuronnodes/status", "patch"),
     }
