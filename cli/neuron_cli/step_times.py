@@ -127,7 +127,7 @@ def step_of_pod(
     devices: Sequence[str],
     wanted: Training,
     others: Sequence[Job],
-) -> tuple[StepTime, Job]:
+) -> tuple[StepTime, Traffic]:
     """The step of one pod with these devices of a node. Raises as `step_time` does; WrongStep for parts of chips."""
     placement = _placement(fleet, name, [(node, devices)])
     alone = Gang(name, size=1, level="row", chips=len(placement.chips[0]))
@@ -136,13 +136,14 @@ def step_of_pod(
 
 def step_time(
     fleet: Sequence[NodeState], gang: Gang, placement: Placement, wanted: Training, others: Sequence[Job]
-) -> tuple[StepTime, Job]:
-    """The step of a gang in this place beside other jobs, and what it is to those that come later.
+) -> tuple[StepTime, Traffic]:
+    """The step of a gang in this place beside other jobs, and what it moves there.
 
     Raises WrongStep, UnsupportedCollective and UnknownInstanceType.
     """
     alone = _step(fleet, placement, wanted)
-    near = [other for other in others if other.traffic.keys() & alone.traffic().keys()]
+    links = alone.traffic().keys()
+    near = [other for other in others if other.traffic.keys() & links]
     here = _step(fleet, placement, wanted, [other.traffic for other in near])
     best, where = alone, placement.domain
     for found, name in _if_empty(fleet, gang, wanted):
@@ -160,7 +161,7 @@ def step_time(
         beside=tuple(other.name for other in near) if here.seconds > alone.seconds else (),
         best_seconds=best.seconds,
         best_place=where,
-    ), Job(placement.gang, here.traffic())
+    ), here.traffic()
 
 
 def _named(pod: Mapping[str, Any]) -> str:
@@ -178,10 +179,10 @@ def _by_pod(supply: Supply) -> dict[str, list[Holder]]:
 def _placement(fleet: Sequence[NodeState], name: str, pods: Sequence[tuple[str, Sequence[str]]]) -> Placement:
     """What pods have, by node and devices, as if it had been placed. Raises WrongStep for parts of chips."""
     types = {state.name: state.instance_type for state in fleet}
-    nodes = tuple(node for node, _ in pods)
-    chips = tuple(_chips(types[node], devices) for node, devices in pods if node in types)
-    if not any(chips):
+    found = [(node, _chips(types[node], devices)) for node, devices in pods if node in types]
+    if not any(chips for _, chips in found):
         raise WrongStep("the pod would get no chips by claims")
+    nodes, chips = zip(*found, strict=True)
     return Placement(name, nodes, 0, nodes[0], chips)
 
 

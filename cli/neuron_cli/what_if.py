@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import yaml
 from neuron_device_model.catalog import UnknownInstanceType
 from neuron_device_model.collectives.errors import UnsupportedCollective
+from neuron_device_model.collectives.model import Traffic
 from neuron_device_model.steps.errors import WrongStep
 from neuron_operator.conditions import listing
 from neuron_operator.explaining.explanation import Explanation, Facts
@@ -240,17 +241,18 @@ class Training:
     def step(
         self,
         workload: Workload,
-        find: Callable[[step_times.Training, Sequence[step_times.Job]], tuple[step_times.StepTime, step_times.Job]],
+        find: Callable[[step_times.Training, Sequence[step_times.Job]], tuple[step_times.StepTime, Traffic]],
     ) -> Step:
         """What a step takes, or why that cannot be told; None where nobody asks."""
         try:
             wanted = step_times.training(workload.pod, layout=self._told.layout, model=self._told.model)
             if wanted is None:
                 return None
-            found, job = find(wanted, self._jobs)
+            found, traffic = find(wanted, self._jobs)
         except (WrongStep, UnsupportedCollective, UnknownInstanceType) as error:
             return f". A step's time cannot be told: {error}"
-        self._jobs.append(job)
+        name = f"gang {workload.namespace}/{workload.gang}" if workload.gang else workload.name
+        self._jobs.append(step_times.Job(name, traffic))
         return found
 
 
@@ -377,7 +379,7 @@ def _step_of_pod(
     gangs: Gangs,
     wanted: step_times.Training,
     jobs: Sequence[step_times.Job],
-) -> tuple[step_times.StepTime, step_times.Job]:
+) -> tuple[step_times.StepTime, Traffic]:
     """On the first of the nodes, with the devices that a scheduler would give it there. Raises WrongStep."""
     if workload.count != 1:
         raise WrongStep(f"{workload.count} pods that are no gang may land anywhere: make them one")

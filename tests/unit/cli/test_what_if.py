@@ -282,21 +282,34 @@ def test_a_pod_is_told_its_step_on_the_first_node_that_could_take_it() -> None:
     assert "at best, in node a" in str(scattered.step)
 
 
-def test_jobs_on_the_same_links_slow_a_step_and_are_named() -> None:
-    """The chips of both lie in turn along the first row of the torus: each one's messages pass the other's chips."""
-    other = pod("other")
-    other["metadata"]["annotations"] = {"neuron-sim.dev/layout": TOLD.layout, "neuron-sim.dev/model": TOLD.model}
-    mine, rest = held("f", "a", *chips(1, 3, 9, 11), pod="other"), (4, 5, 6, 7, 12, 13, 14, 15)
-    taken = [mine, held("g", "a", *chips(*rest), pod="big")]
+def says_what_it_is(made: Object) -> Object:
+    made["metadata"]["annotations"] = {"neuron-sim.dev/layout": TOLD.layout, "neuron-sim.dev/model": TOLD.model}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("running", "name"),
+    [
+        ({"other": (1, 3, 9, 11)}, "pod team/other"),
+        ({"other-1": (9, 11), "other-0": (1, 3)}, "gang team/ring"),
+    ],
+)
+def test_jobs_on_the_same_links_slow_a_step_and_are_named(running: dict[str, tuple[int, ...]], name: str) -> None:
+    """The chips of both lie in turn along rows of the torus: each one's messages pass the other's chips."""
+    made = gang_pod if len(running) > 1 else pod
+    jobs = [says_what_it_is(made(each)) for each in running]
+    taken = [held(each, "a", *chips(*numbers), pod=each) for each, numbers in running.items()]
+    taken.append(held("big", "a", *chips(4, 5, 6, 7, 12, 13, 14, 15), pod="big"))
     wanted = pod("p", neuron=4)
-    (alone,) = ask([wanted], [neuron_node("a")], taken, told=TOLD)
-    (beside,) = ask([wanted], [neuron_node("a")], taken, told=TOLD, running=[other, pod("big")])
+    strange = [says_what_it_is(pod("big")), says_what_it_is(pod("waits")), pod("says-nothing")]
+    (alone,) = ask([wanted], [neuron_node("a")], taken, told=TOLD, running=strange)
+    (beside,) = ask([wanted], [neuron_node("a")], taken, told=TOLD, running=[*strange, *jobs])
     assert alone.step is not None
     assert beside.step is not None
     assert alone.step.beside == ()
-    assert beside.step.beside == ("pod team/other",)
+    assert beside.step.beside == (name,)
     assert beside.step.alone_seconds == alone.step.seconds < beside.step.seconds
-    assert "of it for links shared with pod team/other" in str(beside.step)
+    assert f"of it for links shared with {name}" in str(beside.step)
 
 
 def test_pods_that_may_land_anywhere_are_told_no_step() -> None:
