@@ -3,8 +3,9 @@
 
 prometheus_binaries() {
   ! have_binary "$BIN" promtool "$PROMETHEUS_VERSION" || return 0   # the later of the two
-  command -v apt-get > /dev/null && command -v dpkg > /dev/null ||
+  if ! command -v apt-get > /dev/null || ! command -v dpkg > /dev/null; then
     die "promtool is taken from Debian's package prometheus, and this machine has no apt-get: put prometheus and promtool $PROMETHEUS_VERSION into $BIN, and \`touch $BIN/.{prometheus,promtool}@$PROMETHEUS_VERSION\`"
+  fi
   step "Prometheus $PROMETHEUS_VERSION (Debian's package, unpacked into the cache)" unpack_prometheus
 }
 
