@@ -231,7 +231,7 @@ Step: TypeAlias = step_times.StepTime | str | None
 """What a step takes, the words why that cannot be told, or nothing where nobody asks."""
 
 
-class Training:
+class Steps:
     """What steps of workloads take, each beside the jobs that run and those that come before it in the file."""
 
     def __init__(self, told: Told, running: Iterable[step_times.Job]) -> None:
@@ -264,7 +264,7 @@ def answers(
     running: Iterable[step_times.Job] = (),
 ) -> list[Answer]:
     """Where each workload would land, in the order of the file; `running` are the jobs of the cluster."""
-    steps = Training(told, running)
+    steps = Steps(told, running)
     found: list[Answer] = []
     placed: set[tuple[str, str]] = set()
     for workload in wanted.workloads:
@@ -282,7 +282,7 @@ def answers(
     return found
 
 
-def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs, steps: Training) -> tuple[Answer, Facts]:
+def _gang(workload: Workload, wanted: Manifest, facts: Facts, gangs: Gangs, steps: Steps) -> tuple[Answer, Facts]:
     made = [each for each in wanted.workloads if (each.namespace, each.gang) == (workload.namespace, workload.gang)]
     asked = gang_view.wish(gangs, gang_view.as_member(workload.pod, f"{workload.pod['metadata']['name']}-0"))
     name = ", ".join(each.name for each in made)
@@ -337,7 +337,7 @@ def _settled(made: Sequence[Workload], placement: Placement, facts: Facts) -> tu
     return facts, short
 
 
-def _pods(workload: Workload, facts: Facts, gangs: Gangs, steps: Training) -> tuple[Answer, Facts]:
+def _pods(workload: Workload, facts: Facts, gangs: Gangs, steps: Steps) -> tuple[Answer, Facts]:
     landing, after = land(workload.pod, workload.count, facts)
     pods, some = ("The pod", "it") if workload.count == 1 else (f"All {workload.count} pods", "some of them")
     where = listing([f"{node} ({count})" if workload.count > 1 else node for node, count in landing.nodes.items()])

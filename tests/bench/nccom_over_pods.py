@@ -5,7 +5,7 @@ less than over any pod network, and everything else the same. What each process 
 first run; then the same connections carry just as many bytes, which nobody makes, adds or looks at.
 
     python tests/bench/nccom_over_pods.py --repeat 3 allr alltoall
-    python tests/bench/nccom_over_pods.py --pods collectives-{0..3}   # over the network of four pods of a kind cluster
+    python tests/bench/nccom_over_pods.py --pods POD POD POD POD   # over the network of pods of a kind cluster
 """
 
 import argparse

@@ -93,7 +93,12 @@ def test_plain_pod_is_told_by_an_event(cluster: Cluster, namespace: str, node: s
     cluster.apply(pod("plain", chips=1, node=node), namespace)
     cluster.wait_ready(namespace, "plain")
     with fault(cluster, node, kind="DMAError", chip=15) as name:
-        assert "DMA_ERROR" in cluster.event(namespace, "plain", name)
+
+        def told() -> str:
+            events = cluster.items("events", "-n", namespace, "--field-selector=involvedObject.name=plain,type=Warning")
+            return next((e["message"] for e in events if name in e["message"]), "")
+
+        assert "DMA_ERROR" in until(told, what="a Warning on the pod")
 
 
 def test_no_execute_evicts_and_a_core_spares_the_rest(cluster: Cluster, namespace: str, node: str) -> None:
