@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 
 import pytest
-from harness import DRIVER, EFA_DRIVER, SYSTEM, Cluster, Object, pod, until
+from harness import DRIVER, EFA_DRIVER, SYSTEM, Cluster, Failed, Object, pod, until
 
 SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 NODES = "/apis/neuron-sim.dev/v1alpha1/neuronnodes"
@@ -117,6 +117,40 @@ def test_slice_that_does_not_say_that_it_is_simulated_is_refused(call: Call, min
 
 def test_token_of_no_node_is_refused(call: Call, mine: str) -> None:
     assert call(None, "POST", SLICES, a_slice(mine))[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("account", "marks", "own", "refused"),
+    [
+        pytest.param(
+            "operator",
+            {},
+            {"driver": "ultraserver.neuron-sim.dev"},
+            {"driver": DRIVER},
+            id="the operator, those of UltraServers",
+        ),
+        pytest.param(
+            "virtual-agent",
+            {"neuron-sim.dev/virtual": "true"},
+            {"driver": DRIVER},
+            {"driver": "gpu.example.com"},
+            id="the agent of virtual nodes, its drivers'",
+        ),
+    ],
+)
+def test_the_others_write_slices_of_their_own(
+    cluster: Cluster, call: Call, mine: str, account: str, marks: Object, own: Object, refused: Object
+) -> None:
+    def create(changes: Object, labels: Object) -> None:
+        body = a_slice(mine, **changes)
+        body["metadata"]["labels"] |= labels
+        who = f"--as=system:serviceaccount:{SYSTEM}:neuron-sim-{account}"
+        cluster.kubectl("create", "--dry-run=server", "-f", "-", who, input=json.dumps(body))
+
+    create(own, marks)
+    for changes, labels in ((refused, marks), (own, marks | {"neuron-sim.dev/simulated": "false"})):
+        with pytest.raises(Failed, match="ValidatingAdmissionPolicy 'neuron-sim-resourceslices'"):
+            create(changes, labels)
 
 
 def test_only_the_own_neuronnodes_status_may_be_written(call: Call, mine: str, theirs: str) -> None:

@@ -137,12 +137,13 @@ class _Connection(asyncio.BufferedProtocol):
             if len(data) > HEAD_LIMIT:
                 raise ConnectionError("this is no HTTP server: its answer has no end of headers")
             data += yield
-        status, headers = _head(data[:end])
+        head = data[: end + 2].lower()
         data = data[end + 4 :]
         self._ends_with_connection = False
-        reusable = headers.get("connection", "").lower() != "close"
-        chunked = headers.get("transfer-encoding", "").lower() == "chunked"
-        self.head.set_result(status)
+        reusable = _header(head, b"connection") != b"close"
+        chunked = _header(head, b"transfer-encoding") == b"chunked"
+        length = _header(head, b"content-length")
+        self.head.set_result(_status(head))
         if chunked:
             place = 0
             while True:
@@ -156,10 +157,9 @@ class _Connection(asyncio.BufferedProtocol):
                     break
                 self.take(data[end + 2 : after])
                 place = after + 2
-        elif "content-length" in headers:
-            length = int(headers["content-length"])
-            data = yield from _at_least(length, data)
-            self.take(data[:length])
+        elif length:
+            data = yield from _at_least(int(length), data)
+            self.take(data[: int(length)])
         else:
             self._ends_with_connection = True
             while True:
@@ -177,14 +177,17 @@ def _at_least(length: int, data: bytes) -> Generator[None, bytes, bytes]:
     return b"".join(pieces) if len(pieces) > 1 else data
 
 
-def _head(content: bytes) -> tuple[int, dict[str, str]]:
-    first, *lines = content.decode("latin-1").split("\r\n")
+def _status(head: bytes) -> int:
     try:
-        status = int(first.split(" ", 2)[1])
+        return int(head.split(b" ", 2)[1])
     except (IndexError, ValueError) as error:
+        first = head.partition(b"\r\n")[0].decode("latin-1")
         raise ConnectionError(f"this is no HTTP server: it says {first[:80]!r}") from error
-    pairs = (line.partition(":") for line in lines)
-    return status, {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _header(head: bytes, name: bytes) -> bytes:
+    """One of the few that matter, in lower case as the head is; empty if there is none."""
+    return head.partition(b"\r\n" + name + b":")[2].partition(b"\r\n")[0].strip()
 
 
 class Stream:

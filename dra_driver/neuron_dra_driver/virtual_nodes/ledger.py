@@ -169,8 +169,9 @@ def _write(wanted: Wanted, pool: Pool, index: int, name: str, record: Record | N
             {"apiVersion": "v1", "kind": "Node", "name": wanted.node, "uid": wanted.node_uid, "controller": True}
         ],
     }
-    if record is not None:  # only if it is still the slice that was judged
-        metadata["resourceVersion"] = str(record.version)
+    if record is not None:
+        metadata["resourceVersion"] = str(record.version)  # only if it is still the slice that was judged
+        metadata["managedFields"] = [{}]  # no book of who set which field, a seventh of the API server's time for it
     body = {
         "apiVersion": "resource.k8s.io/v1",
         "kind": "ResourceSlice",

@@ -45,7 +45,7 @@ class _Node:
     """A node that is wished for, or whose slices are there."""
 
     neuron_node: Object | None = None
-    """What of it the status needs; None: there is none."""
+    """What tells whether it changed, with the status that it is about to have; None: there is none."""
     wanted: Wanted | None = None
     records: dict[str, Record] = field(default_factory=dict)
     failures: int = 0
@@ -160,10 +160,13 @@ class Publisher:
             self._unwish(metadata["name"])
             return
         node = self._nodes.setdefault(metadata["name"], _Node())
-        node.neuron_node = {
-            "metadata": {"generation": metadata.get("generation", 0)},
+        told = {
+            "metadata": {key: metadata.get(key) for key in ("uid", "generation", "ownerReferences")},
             "status": item.get("status") or {},
         }
+        if told == node.neuron_node:
+            return  # our own status, come back
+        node.neuron_node = told
         found = wanted(item, driver=self._driver, efa=self._efa, counters=bool(self._counters))
         if found.content.model:
             self._devices.node_is(item, found.content.model)
@@ -295,14 +298,18 @@ class Publisher:
         )
         if record := self._devices.record(name):
             status["hardwareRecord"] = record
-        current: Mapping[str, Any] = node.neuron_node["status"]
+        before = node.neuron_node
+        current: Mapping[str, Any] = before["status"]
         if status == {key: current.get(key) for key in status}:
             return
+        # now, because the watch may be faster than the answer
+        reported = node.neuron_node = {**before, "status": {**current, **status}}
         try:
             await self._api.report(name, status)
-        except ApiError as error:
-            if error.status != 404:  # deleted meanwhile
-                raise
-            return
-        node.neuron_node = {**node.neuron_node, "status": status}
+        except Exception as error:
+            if node.neuron_node is reported:
+                node.neuron_node = before
+            if isinstance(error, ApiError) and error.status == 404:
+                return  # deleted meanwhile
+            raise
         self._metrics.statuses.inc()

@@ -66,7 +66,10 @@ class Server:
     # --- what others do
 
     def put_node(self, item: Object) -> None:
-        kind = "MODIFIED" if item["metadata"]["name"] in self.nodes else "ADDED"
+        before = self.nodes.get(item["metadata"]["name"])
+        kind = "MODIFIED" if before else "ADDED"
+        if before:
+            item["metadata"]["generation"] = before["metadata"]["generation"] + (item["spec"] != before["spec"])
         self._stamp(item)
         self.nodes[item["metadata"]["name"]] = item
         self._tell("nodes", kind, item)

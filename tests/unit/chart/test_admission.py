@@ -47,8 +47,19 @@ def test_a_token_without_a_node_is_refused_first(policies):
         assert "names no node" in first["message"]
 
 
+def test_slices_are_judged_by_one_policy_which_knows_who_writes(render):
+    policy = render(namespace="somewhere").get("ValidatingAdmissionPolicy", "neuron-sim-resourceslices")["spec"]
+    (condition,) = policy["matchConditions"]
+    accounts = re.findall(r'"system:serviceaccount:somewhere:neuron-sim-([a-z-]+)"', condition["expression"])
+    assert accounts == ["agent", "virtual-agent", "operator"]
+    judged = [re.match(r"variables\.writer != '([a-z-]+)'", each["expression"]) for each in policy["validations"]]
+    assert {found[1] for found in judged if found} == set(accounts) and all(judged)
+    assert all(each["reason"] == "Forbidden" for each in policy["validations"])
+    assert policy["failurePolicy"] == "Fail"
+
+
 def test_deletes_are_judged_by_what_is_deleted(default):
-    policy = default.get("ValidatingAdmissionPolicy", "neuron-sim-agent-resourceslices")
+    policy = default.get("ValidatingAdmissionPolicy", "neuron-sim-resourceslices")
     assert "DELETE" in policy["spec"]["matchConstraints"]["resourceRules"][0]["operations"]
     slices = {v["name"]: v["expression"] for v in policy["spec"]["variables"]}["slices"]
     assert "request.operation == 'DELETE' ? [oldObject]" in slices

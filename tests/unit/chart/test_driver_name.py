@@ -37,10 +37,12 @@ def test_classes_select_it(renamed):
         assert f'device.attributes["{OTHER}"]' in selector["cel"]["expression"]
 
 
-@pytest.mark.parametrize("about", ["resourceslices", "resourceclaims"])
-def test_the_policies_know_it(renamed, about):
-    policy = renamed.get("ValidatingAdmissionPolicy", f"neuron-sim-agent-{about}")
-    assert [v for v in policy["spec"]["validations"] if f".driver == '{OTHER}'" in v["expression"]]
+@pytest.mark.parametrize(
+    ("policy", "part"), [("resourceslices", "variables"), ("agent-resourceclaims", "validations")]
+)
+def test_the_policies_know_it(renamed, policy, part):
+    spec = renamed.get("ValidatingAdmissionPolicy", f"neuron-sim-{policy}")["spec"]
+    assert [found for found in spec[part] if f".driver == '{OTHER}'" in found["expression"]]
 
 
 def test_the_api_server_is_asked_for_it_when_a_claims_devices_are_reported(renamed):

@@ -30,8 +30,8 @@ def test_it_can_be_switched_off(render):
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_an_agent_may_always_take_its_cards_back(render, enabled):
-    policy = render({"efa": {"enabled": enabled}}).get("ValidatingAdmissionPolicy", "neuron-sim-agent-resourceslices")
-    expressions = [validation["expression"] for validation in policy["spec"]["validations"]]
+    policy = render({"efa": {"enabled": enabled}}).get("ValidatingAdmissionPolicy", "neuron-sim-resourceslices")
+    expressions = [variable["expression"] for variable in policy["spec"]["variables"]]
     assert [found for found in expressions if f"s.spec.driver == '{names.EFA_DRIVER_NAME}'" in found]
 
 

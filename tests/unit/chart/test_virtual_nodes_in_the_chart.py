@@ -48,8 +48,8 @@ def test_the_agent_writes_slices_and_statuses_only(virtual):
         ("resourceslices", "delete"),
         ("neuronnodes/status", "patch"),
     }
-    for name in ("slices", "neuronnodes"):
-        binding = virtual.get("ValidatingAdmissionPolicyBinding", f"{AGENT}-{name}")
+    for name in ("neuron-sim-resourceslices", f"{AGENT}-neuronnodes"):
+        binding = virtual.get("ValidatingAdmissionPolicyBinding", name)
         assert binding["spec"]["validationActions"] == ["Deny"]
 
 

@@ -1,4 +1,4 @@
-{{/* What every policy on the agent's writes has in common. Call with (dict "root" $ "name" "resourceslices"). */}}
+{{/* What every policy on the agent's writes has in common. Call with (dict "root" $ "name" "pods"). */}}
 {{- define "neuron-sim.agentPolicy" -}}
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
@@ -34,7 +34,10 @@ spec:
 {{- define "neuron-sim.tokenNamesANode" -}}
 - expression: variables.node != ''
   reason: Forbidden
-  message: >-
-    the token of this neuron-sim agent names no node: use the token of the agent's own pod, or bind one to a
-    node (kubectl create token neuron-sim-agent --bound-object-kind Node --bound-object-name NODE)
+  message: {{ include "neuron-sim.tokenNamesNoNode" . | quote }}
+{{- end }}
+
+{{- define "neuron-sim.tokenNamesNoNode" -}}
+the token of this neuron-sim agent names no node: use the token of the agent's own pod, or bind one to a node
+{{- print " (kubectl create token neuron-sim-agent --bound-object-kind Node --bound-object-name NODE)" }}
 {{- end }}
