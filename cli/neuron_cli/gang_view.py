@@ -52,7 +52,7 @@ def gangs(
     state.gangs.listed(records)
     state.pods.listed(members)
     state.list_plain(bound)
-    found = Gangs(state, _fleet(state))
+    found = _as_it_is(state)
     know(found, claims=claims, templates=templates)
     return found
 
@@ -65,7 +65,7 @@ def with_taken(gangs: Gangs, before: Facts, after: Facts) -> Gangs:
         for holder in supply.holders[len(known.holders) if known else 0 :]:
             claims.seen(_as_claim(holder, len(claims.values)), False)
     gangs.state.list_plain(after.bound)
-    return Gangs(gangs.state, _fleet(gangs.state))
+    return _as_it_is(gangs.state)
 
 
 def know(gangs: Gangs, *, claims: Sequence[Object], templates: Sequence[Object]) -> None:
@@ -187,15 +187,8 @@ def _gang(key: tuple[str, str], terms: Terms, needs: Needs, nodes: frozenset[str
     )
 
 
-def _fleet(state: State) -> tuple[NodeState, ...]:
-    promised = promises(state)
-    fleet = []
-    for node in state.facts:
-        found = promised.get(node, [])
-        holders = {f"gang {namespace}/{name}" for (namespace, name), _ in found}
-        known = state.state(node, promised=sum(chips for _, chips in found), holders=holders)
-        fleet += [known] if known is not None else []
-    return tuple(fleet)
+def _as_it_is(state: State) -> Gangs:
+    return Gangs(state, tuple(state.states(promises(state))))
 
 
 def _as_claim(holder: Holder, number: int) -> Object:

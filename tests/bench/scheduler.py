@@ -4,16 +4,18 @@
     python tests/bench/scheduler.py --nodes 500 [--kubeconfig FILE]
 
 Nothing of neuron-sim runs. Nodes are Node objects without a machine, slices are the very bodies that the agent of
-virtual nodes sends, and classes select as the chart's do. In each round each layout is published, a burst of pods is
-bound, and all of it is removed. Claims are made of templates meanwhile, as users have them made. Pace is pods a second
-from the first one's being bound to the last one's; a ratio is that of two layouts in the same round. The limits on the
-requests of scheduler and controllers have to be high (`scheduler.sh`), or they are what is measured.
+virtual nodes sends, and classes are the chart's. The plain slice is another driver's, with a class that selects by the
+driver's name alone: 16 chips that have AWS's attributes, or none. In each round each layout is published, a burst of
+pods is bound, and all of it is removed. Claims are made of templates meanwhile, as users have them made. Pace is pods
+a second from the first one's being bound to the last one's; a ratio is that of two layouts in the same round. The
+limits on the requests of scheduler and controllers have to be high (`scheduler.sh`), or they are what is measured.
 """
 
 import argparse
 import asyncio
 import os
 import statistics
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -24,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import fleet_gangs
+import orjson
+import yaml
 from fleet import at_once, cpu_of_others, following
 from fleet_gangs import NAMESPACE, PODS, RESOURCE
 from neuron_dra_driver.api_server import kube as kube_module
@@ -44,8 +48,8 @@ CHIPS = 16
 
 OURS, PLAIN = "neuron.aws.com", "plain.bench.example.com"
 RESOURCE_NAME = "aws.amazon.com/neuron"
-# as charts/neuron-sim/templates/deviceclasses.yaml has it
-EXPRESSION = f'device.driver == "{OURS}" &&\ndevice.attributes["{OURS}"].?resourceType.orValue("") == "neuron_device"'
+CLASS_OF_PLAIN_PODS = "neuron-device.neuron-sim.dev"
+REPOSITORY = Path(__file__).parents[2]
 ROW = "resource.aws.com/devicegroup4_id"
 
 
@@ -67,17 +71,15 @@ def nothing(_node: str, _uid: str) -> Iterable[Json]:
     return ()
 
 
-def plain(node: str, _uid: str) -> Iterable[Json]:
-    """A slice of chips that say nothing of themselves."""
-    yield {
-        "metadata": {"name": f"{node}-plain"},
-        "spec": {
-            "driver": PLAIN,
-            "nodeName": node,
-            "pool": {"name": node, "generation": 1, "resourceSliceCount": 1},
-            "devices": [{"name": f"chip-{number}"} for number in range(CHIPS)],
-        },
-    }
+def plain(node: str, uid: str, *, attributes: bool = True) -> Iterable[Json]:
+    """Another driver's slice, with what AWS's driver says of its chips, or without."""
+    (body,) = orjson.loads(orjson.dumps(list(ours(node, uid))))
+    for device in body["spec"]["devices"]:
+        if attributes:
+            del device["attributes"]["neuron-sim.dev/simulated"]
+        else:
+            del device["attributes"]
+    yield {"metadata": {"name": f"{node}-plain"}, "spec": {**body["spec"], "driver": PLAIN}}
 
 
 def ours(node: str, uid: str, *, partitions: str = "none", faults: Sequence[Json] = ()) -> Iterable[Json]:
@@ -88,6 +90,7 @@ def ours(node: str, uid: str, *, partitions: str = "none", faults: Sequence[Json
         "resources": "DRA",
         "partitions": partitions,
         "devices": "chips",
+        "networkNodes": ["nn-1", "nn-2", "nn-3"],
         "faults": list(faults),
     }
     owner = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}
@@ -113,6 +116,7 @@ BROKEN = {
 BASE = Layout("one plain slice a node", plain, asks(PLAIN), {})
 LAYOUTS = (
     Layout("no claim", nothing, None, {}),
+    Layout("one slice of chips without attributes", partial(plain, attributes=False), asks(PLAIN), {}),
     BASE,
     Layout("ours, partitions none", ours, asks(OURS), {}, 0.95),
     Layout("ours, a taint on each node", partial(ours, faults=[BROKEN]), asks(OURS), {}, 0.5),
@@ -198,16 +202,27 @@ async def nodes_there(kube: Kube, count: int) -> AsyncIterator[dict[str, str]]:
 
 @asynccontextmanager
 async def classes_there(kube: Kube) -> AsyncIterator[None]:
-    classes = {OURS: (EXPRESSION, {"extendedResourceName": RESOURCE_NAME}), PLAIN: (f'device.driver == "{PLAIN}"', {})}
-    for name, (expression, more) in classes.items():
-        spec = {"selectors": [{"cel": {"expression": expression}}], **more}
-        await kube.request("POST", CLASSES, body={"metadata": {"name": name}, "spec": spec})
+    classes = [*of_the_chart(), {"metadata": {"name": PLAIN}, "spec": {"selectors": [by_driver(PLAIN)]}}]
+    for each in classes:
+        await kube.request("POST", CLASSES, body=each)
     try:
         yield
     finally:
-        for name in classes:
+        for each in classes:
             with suppress(ApiError):
-                await kube.request("DELETE", f"{CLASSES}/{name}", body={})
+                await kube.request("DELETE", f"{CLASSES}/{each['metadata']['name']}", body={})
+
+
+def of_the_chart() -> list[Json]:
+    """The classes of claims and of plain pods, as the chart has them."""
+    render = ("hack/helm", "--existing", "template", "bench", "charts/neuron-sim", "-s", "templates/deviceclasses.yaml")
+    text = subprocess.run(render, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+    found = {each["metadata"]["name"]: each for each in yaml.safe_load_all(text)}
+    return [found[OURS], found[CLASS_OF_PLAIN_PODS]]
+
+
+def by_driver(driver: str) -> Json:
+    return {"cel": {"expression": f'device.driver == "{driver}"'}}
 
 
 def a_pod(name: str, layout: Layout) -> Json:

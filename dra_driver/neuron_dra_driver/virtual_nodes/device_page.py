@@ -16,6 +16,7 @@ import time
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from ..activity.exposition import FAMILIES, Shown, System, families, head, instance_labels, labels_of
@@ -49,18 +50,21 @@ _OF_AGENTS = {
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass
 class _Node:
     model: SimulatedNode
     node: SimulatedNode
     history: History
-    labels: str = ""
-    name: str = ""
-    """The label that has it."""
 
-    def __post_init__(self) -> None:
-        self.name = labels_of(node=self.node.name)
-        self.labels = instance_labels(self.node, node=self.node.name)
+    @cached_property
+    def name(self) -> str:
+        """The label that has it."""
+        return labels_of(node=self.node.name)
+
+    @cached_property
+    def labels(self) -> str:
+        """Those of all its series."""
+        return instance_labels(self.node, node=self.node.name)
 
 
 @dataclass(slots=True)

@@ -257,17 +257,18 @@ class Publisher:
             node.records.pop(record.name, None)
             self._metrics.deletes.inc()
         for write in todo.writes:
-            node.records[write.name] = await self._written(write)
+            record = await self._written(name, write)
             self._metrics.writes.inc()
+            known = node.records.get(write.name)
+            if known is None or known.version < record.version:  # the watch may have been faster, and seen more
+                node.records[write.name] = record
         if node.wanted is None and not node.records:
             self._nodes.pop(name, None)
-        elif plan(node.wanted, node.records):
-            self._enqueue(name)  # it changed meanwhile, or somebody has the name
-        else:
+        elif name not in self._due:  # else it changed meanwhile, or somebody has the name
             self._enqueue_status(name)
         self._metrics.nodes.set(len(self._nodes))
 
-    async def _written(self, write: Write) -> Record:
+    async def _written(self, node_name: str, write: Write) -> Record:
         try:
             return await self._api.write(write)
         except ApiError as error:
@@ -281,6 +282,7 @@ class Publisher:
                     if node is not None:
                         node.records.pop(write.name, None)
                 raise
+            self._enqueue(node_name)
             return found
 
     async def _report(self, name: str, node: _Node) -> None:

@@ -80,8 +80,8 @@ class World(Ground, Protocol):
         """Whether devices of a node come by claims."""
         ...
 
-    def state(self, node: str, *, promised: int, holders: Iterable[str]) -> NodeState | None:
-        """A node for placement; None if it is no Neuron node."""
+    def states(self, promised: Mapping[str, Sequence[tuple[Key, int]]]) -> list[NodeState]:
+        """The Neuron nodes for placement; `promised`: chips of a node that gangs are to have, and which gangs."""
         ...
 
 
@@ -265,7 +265,7 @@ def _placed(
     chosen = again[:_AGAIN_AT_ONCE] + first[:_AT_ONCE]
     if not chosen:
         return [], [], times
-    states = _states(world)
+    states = world.states(promises(world))
     if memory.board is None or not memory.board.renew(states):
         memory.board = Board(states)
     board = memory.board
@@ -283,18 +283,6 @@ def _placed(
             writes.append(deciding.promise(record, found, now=now))
             reserved.append(found)
     return writes, reserved, times
-
-
-def _states(world: World) -> list[NodeState]:
-    promised = promises(world)
-    states = []
-    for node in world.facts:
-        found = promised.get(node, [])
-        holders = {f"gang {namespace}/{name}" for (namespace, name), _ in found}
-        state = world.state(node, promised=sum(chips for _, chips in found), holders=holders)
-        if state is not None:
-            states.append(state)
-    return states
 
 
 def _place(

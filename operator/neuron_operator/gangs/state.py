@@ -4,7 +4,7 @@ One event loop uses it and no method waits, so there is nothing to lock.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from neuron_device_model.cores import visible_cores
@@ -50,6 +50,7 @@ class State:
         self.reservations: dict[str, str] = {}
         """Our taint on each node that has one."""
         self._states: dict[str, NodeState] = {}
+        """Of nodes that did not change since somebody asked, without what is promised."""
         self._per_chip: int | None = None
         self._claimants: Counter[str] = Counter()
         self._on_node: dict[str, dict[str, Holding]] = {}
@@ -136,20 +137,25 @@ class State:
         hardware = self.hardware.values.get(node)
         return hardware is None or hardware.by_claims
 
-    def state(self, node: str, *, promised: int, holders: Iterable[str]) -> NodeState | None:
-        """A node for placement."""
-        if not promised and node in self._states:
-            return self._states[node]
-        facts, hardware = self.nodes.values.get(node), self.hardware.values.get(node)
-        if facts is None or hardware is None:
-            return None
-        held, plain, owner = self._held(node), self.plain.get(node, 0), self.elsewhere.get(node, "")
-        if promised:
-            return capacity.state(
-                facts, hardware, held=held, plain=plain, promised=promised, holders=holders, owner=owner
-            )
-        found = self._states[node] = capacity.state(facts, hardware, held=held, plain=plain, promised=0, owner=owner)
-        return found
+    def states(self, promised: Mapping[str, Sequence[tuple[Key, int]]]) -> list[NodeState]:
+        """The Neuron nodes for placement; `promised`: chips of a node that gangs are to have, and which gangs."""
+        for node in (self.nodes.values.keys() & self.hardware.values.keys()) - self._states.keys():
+            self._states[node] = self._state(node, ())
+        found = dict(self._states)
+        for node in promised.keys() & found.keys():
+            found[node] = self._state(node, promised[node])
+        return list(found.values())
+
+    def _state(self, node: str, promised: Sequence[tuple[Key, int]]) -> NodeState:
+        return capacity.state(
+            self.nodes.values[node],
+            self.hardware.values[node],
+            held=self._held(node),
+            plain=self.plain.get(node, 0),
+            promised=sum(chips for _, chips in promised),
+            holders={f"gang {namespace}/{name}" for (namespace, name), _ in promised},
+            owner=self.elsewhere.get(node, ""),
+        )
 
     def needs(self, member: Member) -> Needs | str | None:
         """What a pod takes."""
