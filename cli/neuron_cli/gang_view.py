@@ -15,6 +15,7 @@ from neuron_operator.gangs.eligibility import may_run
 from neuron_operator.gangs.planning import promises
 from neuron_operator.gangs.pods import Member, Terms, member
 from neuron_operator.gangs.records import Record
+from neuron_operator.gangs.standing import Standing
 from neuron_operator.gangs.state import State
 from neuron_operator.placement import Gang, NodeState, Refusal, consider, place
 
@@ -188,7 +189,9 @@ def _gang(key: tuple[str, str], terms: Terms, needs: Needs, nodes: frozenset[str
 
 
 def _as_it_is(state: State) -> Gangs:
-    return Gangs(state, tuple(state.states(promises(state))))
+    standing = Standing()
+    standing.look(state, promises(state))
+    return Gangs(state, tuple(standing.states.values()))
 
 
 def _as_claim(holder: Holder, number: int) -> Object:

@@ -19,11 +19,10 @@ from neuron_operator.gangs import deciding, opening, pods, telling
 from neuron_operator.gangs.capacity import Holding
 from neuron_operator.gangs.deciding import Ground
 from neuron_operator.gangs.demand import Needs
-from neuron_operator.gangs.eligibility import Eligible
 from neuron_operator.gangs.pods import Member, Terms
 from neuron_operator.gangs.records import Key, Record, spec, spec_of, stamp
+from neuron_operator.gangs.standing import Fleet, Standing
 from neuron_operator.gangs.writes import Make, Respec, SetTaint, Tell, Write
-from neuron_operator.nodes import NodeFacts
 from neuron_operator.placement import Board, Gang, NodeState, Placement, Refusal
 
 _PAUSE = timedelta(seconds=1)
@@ -31,7 +30,7 @@ _AGAIN_AT_ONCE = 20
 _AT_ONCE = 200
 
 
-class World(Ground, Protocol):
+class World(Ground, Fleet, Protocol):
     """All that plans are made from."""
 
     @property
@@ -45,18 +44,8 @@ class World(Ground, Protocol):
         ...
 
     @property
-    def facts(self) -> Mapping[str, NodeFacts]:
-        """The nodes."""
-        ...
-
-    @property
     def reservations(self) -> Mapping[str, str]:
         """Our taint on each node that has one."""
-        ...
-
-    @property
-    def capacity(self) -> int:
-        """A number that changes with what could make a gang fit."""
         ...
 
     @property
@@ -80,10 +69,6 @@ class World(Ground, Protocol):
         """Whether devices of a node come by claims."""
         ...
 
-    def states(self, promised: Mapping[str, Sequence[tuple[Key, int]]]) -> list[NodeState]:
-        """The Neuron nodes for placement; `promised`: chips of a node that gangs are to have, and which gangs."""
-        ...
-
 
 @dataclass(slots=True)
 class Memory:
@@ -93,9 +78,7 @@ class Memory:
     """When a gang was refused, and at which capacity."""
     told: set[str] = field(default_factory=set)
     """Keys of Events that were sent."""
-    board: Board | None = None
-    """The fleet of the last gang that was placed."""
-    eligible: Eligible = field(default_factory=Eligible)
+    standing: Standing = field(default_factory=Standing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,15 +248,12 @@ def _placed(
     chosen = again[:_AGAIN_AT_ONCE] + first[:_AT_ONCE]
     if not chosen:
         return [], [], times
-    states = world.states(promises(world))
-    if memory.board is None or not memory.board.renew(states):
-        memory.board = Board(states)
-    board = memory.board
+    board = memory.standing.look(world, promises(world))
     writes: list[Write] = []
     reserved: list[Record] = []
     for record in chosen:
         members = world.members.get(record.key, ())
-        found = _place(record, members, board=board, states=states, world=world, eligible=memory.eligible, now=now)
+        found = _place(record, members, board=board, world=world, standing=memory.standing, now=now)
         if isinstance(found, Refusal):
             memory.refused[record.key] = (capacity, now)
             said = deciding.refuse(record, found.reasons, now=now)
@@ -290,16 +270,16 @@ def _place(
     members: Sequence[Member],
     *,
     board: Board,
-    states: Sequence[NodeState],
     world: World,
-    eligible: Eligible,
+    standing: Standing,
     now: datetime,
 ) -> Record | Refusal:
     keep = [m for m in members if m.placed]
     if record.phase == "Bound":
         keep = [*keep, *(m for m in deciding.fulfilled(record, members) if not m.placed)]
     keep = keep[: record.size]
-    able = _able(members, states=states, world=world, eligible=eligible)
+    states = standing.states
+    able = _able(members, world=world, standing=standing)
     if not keep:
         wish = _gang(record, record.size, able)
         found = board.place(wish)
@@ -345,30 +325,28 @@ def _merged(record: Record, keep: Sequence[Member], new: Sequence[str]) -> list[
     return [*places, *stay.elements(), *coming]
 
 
-def _able(
-    members: Iterable[Member], *, states: Sequence[NodeState], world: World, eligible: Eligible
-) -> frozenset[str] | None:
-    """Neuron nodes on which the pods may run by their own words; None: all."""
+def _able(members: Iterable[Member], *, world: World, standing: Standing) -> frozenset[str] | None:
+    """Nodes on which the pods may run by their own words; None: all Neuron nodes."""
     first = _first(members)
     wish = first.wish.spec if first is not None else {}
     if first is not None and not first.gated:
         wish = pods.unpinned(wish, first.sent)
-    able = eligible.nodes(wish, [world.facts[state.name] for state in states])
-    return None if len(able) == len(states) else able
+    able = frozenset(standing.able(wish, world))
+    return None if able.issuperset(standing.states) else able
 
 
-def _near(record: Record, nodes: Collection[str], *, states: Sequence[NodeState]) -> frozenset[str]:
+def _near(record: Record, nodes: Collection[str], *, states: Mapping[str, NodeState]) -> frozenset[str]:
     """All nodes of the domain in which the gang runs."""
     if record.level in ("node", "row"):
         return frozenset(nodes)
-    domains = {state.domains.get(record.level) for state in states if state.name in nodes} - {None}
-    return frozenset(state.name for state in states if state.domains.get(record.level) in domains)
+    domains = {states[node].domains.get(record.level) for node in nodes if node in states} - {None}
+    return frozenset(name for name, state in states.items() if state.domains.get(record.level) in domains)
 
 
-def _unreachable(nodes: Collection[str], *, states: Sequence[NodeState]) -> frozenset[str]:
+def _unreachable(nodes: Collection[str], *, states: Mapping[str, NodeState]) -> frozenset[str]:
     """Nodes from which nothing reaches all of these: without EFA, and not in their UltraServer."""
-    units = {state.domains.get("ultraserver", state.name) for state in states if state.name in nodes}
-    cut_off = (state for state in states if state.cut_off)
+    units = {states[node].domains.get("ultraserver", node) for node in nodes if node in states}
+    cut_off = (state for state in states.values() if state.cut_off)
     return frozenset(state.name for state in cut_off if units != {state.domains.get("ultraserver", state.name)})
 
 

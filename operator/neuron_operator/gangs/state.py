@@ -5,6 +5,7 @@ One event loop uses it and no method waits, so there is nothing to lock.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from neuron_device_model.cores import visible_cores
@@ -49,8 +50,9 @@ class State:
         self._by_uid: dict[Key, dict[str, Member]] = {}
         self.reservations: dict[str, str] = {}
         """Our taint on each node that has one."""
-        self._states: dict[str, NodeState] = {}
-        """Of nodes that did not change since somebody asked, without what is promised."""
+        self._touched: dict[str, int] = {}
+        """What `capacity` was when a node changed last; the latest last."""
+        self._known_since = 0
         self._per_chip: int | None = None
         self._claimants: Counter[str] = Counter()
         self._on_node: dict[str, dict[str, Holding]] = {}
@@ -137,19 +139,20 @@ class State:
         hardware = self.hardware.values.get(node)
         return hardware is None or hardware.by_claims
 
-    def states(self, promised: Mapping[str, Sequence[tuple[Key, int]]]) -> list[NodeState]:
-        """The Neuron nodes for placement; `promised`: chips of a node that gangs are to have, and which gangs."""
-        for node in (self.nodes.values.keys() & self.hardware.values.keys()) - self._states.keys():
-            self._states[node] = self._state(node, ())
-        found = dict(self._states)
-        for node in promised.keys() & found.keys():
-            found[node] = self._state(node, promised[node])
-        return list(found.values())
+    def changed_since(self, number: int) -> Collection[str] | None:
+        """Nodes that changed, or came or went, after `capacity` was this number; None: that is not known any more."""
+        if number < self._known_since:
+            return None
+        return list(takewhile(lambda node: self._touched[node] > number, reversed(self._touched)))
 
-    def _state(self, node: str, promised: Sequence[tuple[Key, int]]) -> NodeState:
+    def state(self, node: str, promised: Sequence[tuple[Key, int]]) -> NodeState | None:
+        """A node for placement, with the chips of it that gangs are to have, and which gangs."""
+        facts, hardware = self.nodes.values.get(node), self.hardware.values.get(node)
+        if facts is None or hardware is None:
+            return None
         return capacity.state(
-            self.nodes.values[node],
-            self.hardware.values[node],
+            facts,
+            hardware,
             held=self._held(node),
             plain=self.plain.get(node, 0),
             promised=sum(chips for _, chips in promised),
@@ -225,10 +228,10 @@ class State:
             wish = demand(pod)
             per_chip = visible_cores(hardware.instance_type.chip, hardware.logical_neuron_core)
             found[node] += wish.chips + -(-wish.cores // per_chip)
-        if found != self.plain:
-            self.plain = found
-            self._states.clear()
-            self.capacity += 1
+        others = {node for node in found.keys() | self.plain.keys() if found[node] != self.plain.get(node, 0)}
+        self.plain = found
+        for node in others:
+            self._touch(node)
 
     def _cores_per_chip(self) -> int:
         if self._per_chip is None:
@@ -298,8 +301,12 @@ class State:
         self._touch(key)
 
     def _touch(self, node: str) -> None:
-        self._states.pop(node, None)
         self.capacity += 1
+        self._touched.pop(node, None)
+        self._touched[node] = self.capacity
+        if len(self._touched) > len(self.nodes.values) + _MANY:  # those that are gone must not add up for ever
+            self._touched.clear()
+            self._known_since = self.capacity
         self._changed()
 
     def _claim(self, key: str, before: Holding | None, after: Holding | None) -> None:
@@ -311,7 +318,7 @@ class State:
                 if not self._claimants[uid]:
                     del self._claimants[uid]
             for node in {node for node, _ in holding.devices}:
-                self._states.pop(node, None)
+                self._touch(node)
                 on_node = self._on_node.setdefault(node, {})
                 on_node.pop(key, None)
                 if holding is after:

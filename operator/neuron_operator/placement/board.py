@@ -13,7 +13,7 @@ One instance type per gang: a collective waits for its slowest member, and chips
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from neuron_operator.placement.fitting import Demand, fill
@@ -53,19 +53,25 @@ class Board:
         self._trees: dict[Level, Tree] = {}
         self._domains: dict[Level, list[Domain]] = {}
 
-    def renew(self, fleet: Sequence[NodeState]) -> bool:
-        """Take the fleet as it is now, whatever was taken here; False if it takes a new board, because nodes came, went
-        or moved, or because this one has grown. States that are the very objects of before cost nothing.
+    def renew(self, changed: Mapping[str, NodeState | None]) -> bool:
+        """Take in the nodes that changed, as they are now; the others are as they were, whatever was taken here. False
+        if it takes a new board, because nodes came, went (None) or moved, or because this one has grown.
         """
-        if len(fleet) != len(self._nodes) or len(self._asked) > _MANY:
+        if len(self._asked) > _MANY:
             return False
-        for state in fleet:
-            node = self._nodes.get(state.name)
-            if node is None or not (node.state is state or _same_place(node.state, state)):
+        for name, state in changed.items():
+            node = self._nodes.get(name)
+            if node is None and state is None:
+                continue
+            if node is None or state is None or not (node.state is state or _same_place(node.state, state)):
                 return False
-            if node.state is not state or state.name in self._touched:
-                node.state, node.holders = state, state.used_by
-                self._change(node, () if state.closed else state.free)
+            if node.state is not state:
+                node.state = state
+                self._touched.add(name)
+        for name in list(self._touched):
+            node = self._nodes[name]
+            node.holders = node.state.used_by
+            self._change(node, () if node.state.closed else node.state.free)
         self._touched.clear()
         return True
 

@@ -13,6 +13,7 @@ What it commits in a workload's status, the Reconciler brings to the nodes: it i
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -220,5 +221,5 @@ def _report(fleet: Fleet) -> None:
         (metrics.ULTRASERVER_WORKLOADS, fleet.workloads),
     ):
         gauge.clear()
-        for item in store.values():
-            gauge.labels((item.get("status") or {}).get("state") or "Pending").inc()
+        for state, count in Counter((i.get("status") or {}).get("state") or "Pending" for i in store.values()).items():
+            gauge.labels(state).set(count)

@@ -37,9 +37,7 @@ def test_classes_select_it(renamed):
         assert f'device.attributes["{OTHER}"]' in selector["cel"]["expression"]
 
 
-@pytest.mark.parametrize(
-    ("policy", "part"), [("resourceslices", "variables"), ("agent-resourceclaims", "validations")]
-)
+@pytest.mark.parametrize(("policy", "part"), [("resourceslices", "variables"), ("agent-resourceclaims", "validations")])
 def test_the_policies_know_it(renamed, policy, part):
     spec = renamed.get("ValidatingAdmissionPolicy", f"neuron-sim-{policy}")["spec"]
     assert [found for found in spec[part] if f".driver == '{OTHER}'" in found["expression"]]

@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from neuron_operator.gangs import capacity, names, pods
 from neuron_operator.gangs.demand import Needs, needs, references
-from neuron_operator.gangs.eligibility import Eligible, may_run
+from neuron_operator.gangs.eligibility import may_run
 from neuron_operator.gangs.pods import Terms
 from neuron_operator.node_affinity import required, selects
-from neuron_operator.nodes import node_facts
 
 
 def terms(*, topology=None, **annotations):
@@ -310,16 +309,3 @@ class TestWhatANodeIs:
         found = capacity.hardware({"metadata": {"name": "n"}, "spec": spec})
         assert found.cut_off == cut_off
         assert len(found.healthy) == found.instance_type.chips
-
-
-def test_who_may_run_where_is_asked_again_for_nodes_that_changed():
-    eligible, wish = Eligible(), {"nodeSelector": {"zone": "a"}}
-
-    def facts(name, zone):
-        return node_facts({"metadata": {"name": name, "uid": name, "labels": {"zone": zone}}})
-
-    one, two = facts("one", "a"), facts("two", "b")
-    assert eligible.nodes(wish, [one, two]) == {"one"}
-    assert eligible.nodes({}, [one, two]) == {"one", "two"}
-    assert eligible.nodes(wish, [one, facts("two", "a")]) == {"one", "two"}
-    assert eligible.nodes(wish, [facts("one", "b"), facts("three", "a")]) == {"three"}

@@ -441,20 +441,22 @@ def test_a_board_that_is_renewed_answers_as_a_new_one(
         )
         for state in fleet
     ]
-    assert board.renew(now)
+    assert board.renew({state.name: state for state in now if data.draw(st.booleans()) or state not in fleet})
     for gang in wanted:
         assert board.place(gang) == place(now, gang)
 
 
 def test_a_board_is_not_renewed_for_another_fleet() -> None:
     fleet = [NodeState(name, 16, tuple(range(16)), "trn2.48xlarge", {"network-3": "a"}) for name in ("n0", "n1")]
-    for other in (
-        fleet[:1],
-        [fleet[0], replace(fleet[1], name="n2")],
-        [fleet[0], replace(fleet[1], domains={"network-3": "b"})],
-        [fleet[0], replace(fleet[1], instance_type="trn1.32xlarge")],
-    ):
-        assert not Board(fleet).renew(other)
+    changes: list[dict[str, NodeState | None]] = [
+        {"n1": None},
+        {"n2": replace(fleet[1], name="n2")},
+        {"n1": replace(fleet[1], domains={"network-3": "b"})},
+        {"n1": replace(fleet[1], instance_type="trn1.32xlarge")},
+    ]
+    for changed in changes:
+        assert not Board(fleet).renew(changed)
+    assert Board(fleet).renew({"n1": fleet[1], "gone before it was seen": None})
 
 
 def test_a_board_that_many_different_gangs_asked_is_not_renewed() -> None:
@@ -462,7 +464,7 @@ def test_a_board_that_many_different_gangs_asked_is_not_renewed() -> None:
     board = Board(fleet)
     for size in range(100):
         board.place(Gang("a", 1 + size, "node", 1))
-    assert not board.renew(fleet)
+    assert not board.renew({})
 
 
 # --- nodes whose EFA cards are down
@@ -507,10 +509,10 @@ def test_a_board_that_is_kept_sees_cards_break_and_heal() -> None:
     board, wish = Board(fleet), whole(8, "network-3")
     assert isinstance(board.place(wish), Placement)
     cut = without_network(fleet, "b-2")
-    assert board.renew(cut)
+    assert board.renew({state.name: state for state in cut})
     assert isinstance(board.place(wish), Refusal)
     assert isinstance(board.place(whole(4)), Placement)
-    assert board.renew(fleet)
+    assert board.renew({state.name: state for state in fleet})
     assert isinstance(board.place(wish), Placement)
 
 
