@@ -4,17 +4,20 @@ Watches only wake it; what it does depends on the state of the cluster and not o
 doubled or reordered event costs nothing. It waits a moment before it plans, because changes come in swarms.
 
 Lists are read at the start, when a watch was restarted and every few minutes. A plan that could not be
-carried out completely is made again after a pause that grows.
+carried out completely is made again after a pause that grows; where there was nothing to write and nothing
+changed since, none is made.
 """
 
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from neuron_operator import applying, foreign, metrics, survey
 from neuron_operator.fleet import NODES_ON_THE_LOOP, Fleet
 from neuron_operator.kube import Api, ApiError
+from neuron_operator.nodes import same_but_reserved
 from neuron_operator.planning import Plan, Snapshot, plan
 
 _DEBOUNCE = 0.1
@@ -48,6 +51,8 @@ class Reconciler:
         self._rest = 0.0
         self._plan_at: float | None = None
         """When a fault breaks or heals by its schedule, in seconds since the epoch."""
+        self._settled: tuple[Snapshot, Plan] | None = None
+        """What there was nothing to write for; None: there was something."""
 
     def wake(self, *, relist: bool = False) -> None:
         """Something changed; ``relist`` where deletions may have gone unseen."""
@@ -76,12 +81,18 @@ class Reconciler:
             try:
                 await self._survey()
                 snapshot = self._fleet.snapshot()
-                if snapshot is not None:
+                if snapshot is not None and self._is_settled(snapshot):
+                    assert self._settled is not None
+                    done = self._settled[1]
+                elif snapshot is not None:
+                    self._settled = None
                     done = await self._plan(snapshot)
                     self._plan_at = done.next_change
                     failed = await applying.apply(done, api=self._api, fleet=self._fleet)
                     if done.new_nodes:
                         self._changed.set()  # what they become is the next plan's
+                    if done.empty:
+                        self._settled = snapshot, done
                     _report(done, snapshot)
             except ApiError as error:
                 logger.warning("the cluster cannot be looked at, will try again: %s", error)
@@ -100,6 +111,19 @@ class Reconciler:
         # while nodes are made, the next plan is what everybody waits for
         self._rest = 0.0 if done.new_nodes else min(_REST * took, _REST_AT_MOST)
         return done
+
+    def _is_settled(self, snapshot: Snapshot) -> bool:
+        if self._settled is None or (self._plan_at is not None and time.time() >= self._plan_at):
+            return False
+        before = self._settled[0]
+        return (
+            replace(snapshot, nodes=()) == replace(before, nodes=())
+            and len(snapshot.nodes) == len(before.nodes)
+            and all(
+                now is then or same_but_reserved(now, then)
+                for now, then in zip(snapshot.nodes, before.nodes, strict=True)
+            )
+        )
 
     async def _survey(self) -> None:
         now = time.monotonic()

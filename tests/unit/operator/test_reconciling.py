@@ -4,7 +4,7 @@ import asyncio
 
 import kopf
 import pytest
-from neuron_operator import kube, names
+from neuron_operator import kube, names, planning
 from neuron_operator import reconciler as reconciling
 from neuron_operator.handlers import watches
 from neuron_operator.kube import ApiError
@@ -185,3 +185,32 @@ async def test_the_loop_sleeps_until_it_is_woken(cluster, fleet, node, pool, rec
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_no_plan_is_made_where_nothing_changed(cluster, fleet, node, pool, reconciler, monkeypatch):
+    plans = []
+
+    def counted(snapshot, *, now):
+        plans.append(planning.plan(snapshot, now=now))
+        return plans[-1]
+
+    monkeypatch.setattr(reconciling, "plan", counted)
+    worker = cluster.put(kube.NODES, node("worker"))
+    cluster.put(kube.POOLS, pool())
+    while not plans or not plans[-1].empty:
+        await reconciler.reconcile()
+    made = len(plans)
+    done = await reconciler.reconcile()
+    assert done is plans[-1]
+    worker = cluster.of(kube.NODES)["worker"]
+    worker["spec"]["taints"] = [{"key": names.TAINT_RESERVED, "value": "gang", "effect": "NoSchedule"}]
+    fleet.nodes.observe(cluster.put(kube.NODES, worker))
+    await reconciler.reconcile()
+    assert len(plans) == made  # a gang's reservation is not the pools' business
+    worker["spec"]["unschedulable"] = True
+    fleet.nodes.observe(cluster.put(kube.NODES, worker))
+    await reconciler.reconcile()
+    assert len(plans) == made + 1
+    reconciler._plan_at = 1.0  # a fault breaks by its schedule
+    await reconciler.reconcile()
+    assert len(plans) == made + 2
