@@ -9,6 +9,9 @@ import pytest
 from neuron_operator.extender.names import ALLOC_TIME, ALLOCATED, IDS, RESOURCE_TYPE
 
 
+OPERATIONS = {"create": "CREATE", "update": "UPDATE", "patch": "UPDATE", "delete": "DELETE"}
+
+
 @pytest.fixture
 def policies(default):
     return agents(default)
@@ -32,6 +35,29 @@ def test_they_fail_closed_and_concern_nobody_but_the_agent(policies):
         assert condition["expression"] == (
             'request.userInfo.username == "system:serviceaccount:default:neuron-sim-agent"'
         )
+
+
+@pytest.mark.parametrize("account", ["agent", "virtual-agent"])
+def test_every_write_that_a_role_allows_is_judged_and_nothing_else_is_looked_at(render, account):
+    manifests = render({"virtualNodes": {"enabled": True}})
+    allowed = {
+        (group, resource, OPERATIONS[verb])
+        for rule in manifests.get("ClusterRole", f"neuron-sim-{account}")["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        if verb in OPERATIONS
+    }
+    judged = {
+        (group, resource, operation)
+        for policy in manifests.all("ValidatingAdmissionPolicy")
+        if f':neuron-sim-{account}"' in str(policy["spec"].get("matchConditions"))
+        for rule in policy["spec"]["matchConstraints"]["resourceRules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for operation in rule["operations"]
+    }
+    assert judged == allowed
 
 
 def test_the_agent_is_known_by_the_namespace_of_the_release(render):
