@@ -8,7 +8,6 @@ import re
 import pytest
 from neuron_operator.extender.names import ALLOC_TIME, ALLOCATED, IDS, RESOURCE_TYPE
 
-
 OPERATIONS = {"create": "CREATE", "update": "UPDATE", "patch": "UPDATE", "delete": "DELETE"}
 
 
