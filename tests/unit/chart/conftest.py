@@ -96,7 +96,11 @@ class Renderer:
 
 
 def run(command: Sequence[str], given: str) -> str:
-    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=60)
+    # it ends before it needs to collect garbage, and takes a third less time without
+    environment = os.environ | {"GOGC": "off", "GOMEMLIMIT": "1GiB"}
+    done = subprocess.run(
+        command, input=given, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
     if done.returncode:
         raise Refused(done.stderr)
     return done.stdout
