@@ -77,7 +77,8 @@ test: test-unit test-cluster ## all tests
 test-unit: $(STAMP) ## tests that need no cluster (TESTS=path or -k ... to choose)
 	@hack/helm --existing version > /dev/null  # the chart's tests render with it
 	@hack/promtool --version > /dev/null       # and check its rules with this
-	$(BIN)/pytest tests/unit -n auto $(TESTS)
+	@# one more than processors, because some tests wait
+	$(BIN)/pytest tests/unit -n $$(($$(nproc) + 1)) --dist worksteal $(TESTS)
 
 .PHONY: test-cluster
 test-cluster: $(STAMP) ## tests on a real cluster, which they make themselves
