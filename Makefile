@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 
-# Debian's own where it is there: it is the one in the images, and built to be fast
+# Debian's own where it is there: images made from Debian packages have it, and it is built to be fast
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) $(shell command -v python3.11) python3)
 VENV := .venv
 BIN := $(VENV)/bin

@@ -65,7 +65,7 @@ class Cluster:
         printed = subprocess.run(
             ["bash", "-c", f"{exports}\nenv -0"], capture_output=True, text=True, check=True
         ).stdout
-        # a tenth of a second each: they end before they need to collect garbage
+        # they end before they need to collect garbage
         without_collection = {"GOGC": "off", "GOMEMLIMIT": "1GiB"}
         return dict(line.split("=", 1) for line in printed.split("\0") if line) | without_collection
 

@@ -277,10 +277,8 @@ class Publisher:
             # another one than was thought, or none: judged anew with what is there
             found = await self._api.slice(write.name)
             if found is None:
-                if write.record is not None:
-                    node = self._nodes.get(write.record.node)
-                    if node is not None:
-                        node.records.pop(write.name, None)
+                if node := self._nodes.get(node_name):
+                    node.records.pop(write.name, None)
                 raise
             self._enqueue(node_name)
             return found

@@ -21,7 +21,7 @@ from neuron_operator.gangs.deciding import Ground
 from neuron_operator.gangs.demand import Needs
 from neuron_operator.gangs.pods import Member, Terms
 from neuron_operator.gangs.records import Key, Record, spec, spec_of, stamp
-from neuron_operator.gangs.standing import Fleet, Standing
+from neuron_operator.gangs.standing import KnownNodes, Standing
 from neuron_operator.gangs.writes import Make, Respec, SetTaint, Tell, Write
 from neuron_operator.placement import Board, Gang, NodeState, Placement, Refusal
 
@@ -30,7 +30,7 @@ _AGAIN_AT_ONCE = 20
 _AT_ONCE = 200
 
 
-class World(Ground, Fleet, Protocol):
+class World(Ground, KnownNodes, Protocol):
     """All that plans are made from."""
 
     @property

@@ -19,7 +19,7 @@ Promised = Mapping[str, Sequence[tuple[Key, int]]]
 """Chips of a node that gangs are to have, and which gangs."""
 
 
-class Fleet(Protocol):
+class KnownNodes(Protocol):
     """What is known of nodes."""
 
     @property
@@ -53,15 +53,15 @@ class Standing:
         self._able: dict[str, tuple[set[str], int]] = {}
         """Where pods may run, by what a pod says, the latest last; and when that was so."""
 
-    def look(self, fleet: Fleet, promised: Promised) -> Board:
+    def look(self, known: KnownNodes, promised: Promised) -> Board:
         """Take in what changed; the board has all Neuron nodes, and nothing is taken on it yet."""
-        changed = fleet.changed_since(self._seen)
+        changed = known.changed_since(self._seen)
         if changed is None:
             self.states.clear()
-            self._board, changed = None, list(fleet.facts)
+            self._board, changed = None, list(known.facts)
         due = {*changed, *self._promised, *promised}
-        self._seen, self._promised = fleet.capacity, frozenset(promised)
-        found = {node: fleet.state(node, promised.get(node, ())) for node in due}
+        self._seen, self._promised = known.capacity, frozenset(promised)
+        found = {node: known.state(node, promised.get(node, ())) for node in due}
         for node, state in found.items():
             if state is None:
                 self.states.pop(node, None)
@@ -71,21 +71,21 @@ class Standing:
             self._board = Board(self.states.values())
         return self._board
 
-    def able(self, spec: Mapping[str, Any], fleet: Fleet) -> Collection[str]:
+    def able(self, spec: Mapping[str, Any], known: KnownNodes) -> Collection[str]:
         """The names of all nodes on which a pod with this spec may run, by its own words."""
         words = json.dumps({key: spec.get(key) for key in ("nodeSelector", "affinity", "tolerations")}, sort_keys=True)
         able, seen = self._able.pop(words, (set(), -1))
-        changed = fleet.changed_since(seen)
+        changed = known.changed_since(seen)
         if changed is None:
             able.clear()
-            changed = fleet.facts
+            changed = known.facts
         for name in changed:
-            facts = fleet.facts.get(name)
+            facts = known.facts.get(name)
             if facts is not None and may_run(spec, name=name, labels=facts.labels, taints=facts.taints):
                 able.add(name)
             else:
                 able.discard(name)
-        self._able[words] = able, fleet.capacity
+        self._able[words] = able, known.capacity
         if len(self._able) > _REMEMBERED:
             del self._able[next(iter(self._able))]
         return able

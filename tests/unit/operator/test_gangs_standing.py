@@ -8,7 +8,7 @@ from neuron_operator.gangs import state as state_module
 from neuron_operator.gangs.standing import Standing
 from neuron_operator.gangs.state import State
 from neuron_operator.names import AWS_DRIVER_NAME
-from neuron_operator.placement import Board, Gang
+from neuron_operator.placement import Board, Gang, Placement
 
 NAMES = tuple(f"n{number}" for number in range(5))
 WISH = {"nodeSelector": {"zone": "a"}}
@@ -90,7 +90,7 @@ def test_what_is_kept_is_what_a_new_look_finds(happened: list[tuple[str, str, st
                 assert kept.states == new.states
                 assert board.place(gang) == fresh.place(gang) == Board(new.states.values()).place(gang)
                 found = board.place(gang)
-                if not hasattr(found, "reasons"):
+                if isinstance(found, Placement):
                     board.take(found)
                 may = {n for n, facts in site.state.facts.items() if facts.labels["zone"] == "a"}
                 assert kept.able(WISH, site.state) == may
