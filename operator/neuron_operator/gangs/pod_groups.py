@@ -154,7 +154,7 @@ class PodGroups:
     async def _remove(self, found: Group) -> bool:
         namespace, name = found.key
         try:
-            with suppress(NotFound, Conflict):
+            with suppress(NotFound):
                 await self._api.delete(kube.POD_GROUPS, name, namespace=namespace, uid=found.uid)
         except ApiError as error:
             return _failed("delete", error)

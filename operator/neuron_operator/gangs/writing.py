@@ -234,7 +234,7 @@ class Writer:
 
     async def _forget(self, write: Forget) -> None:
         namespace, name = write.record.key
-        with suppress(NotFound, Conflict):
+        with suppress(NotFound):
             await self._api.delete(kube.GANGS, name, namespace=namespace, uid=write.record.uid)
         self._state.gangs.gone(f"{namespace}/{name}")
 

@@ -48,7 +48,8 @@ class _Writer:
             await self._api.create(kube.EVENTS, event)
 
     async def delete_pod(self, pod: Pod) -> None:
-        with suppress(NotFound, Conflict):  # gone, or another one by that name
+        # a conflict (of another pod by that name, usually) is tried again while the claim is there
+        with suppress(NotFound):
             await self._api.delete(kube.PODS, pod.name, namespace=pod.namespace, uid=pod.uid)
         self._asked.add(pod.uid)
 
@@ -102,6 +103,6 @@ class _Writer:
 
     async def delete_slice(self, item: kube.Json) -> None:
         metadata = item["metadata"]
-        with suppress(NotFound, Conflict):
+        with suppress(NotFound):
             await self._api.delete(kube.SLICES, metadata["name"], uid=metadata["uid"])
         self._slices.gone(metadata["name"])

@@ -126,6 +126,20 @@ def test_any_write_may_be_refused(new_cluster, error):
         assert len(lab.bound("train")) == 4
 
 
+@pytest.mark.parametrize("error", [BUSY, CONFLICT, BROKEN], ids=lambda error: str(error.status))
+def test_nothing_is_left_of_a_workload_that_ended_whatever_was_refused(new_cluster, error):
+    def ended(lab):
+        stopped(lab)
+        lab.settle()
+
+    for refused in range(writes_of(Lab(new_cluster()), ended)):
+        lab = Lab(new_cluster())
+        lab.errors = [None] * refused + [error]
+        ended(lab)
+        finish(lab)
+        assert not lab.api.of(kube.GANGS), f"write {refused} refused"
+
+
 def test_a_write_that_always_fails_keeps_no_other_gang_waiting(new_cluster):
     lab = Lab(new_cluster(), ultraservers=2)
     lab.workload("first", 4)

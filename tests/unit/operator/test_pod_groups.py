@@ -8,7 +8,7 @@ import pytest
 from neuron_operator import kube, names
 from neuron_operator.gangs import names as gang_names
 from neuron_operator.gangs.pod_groups import KEYS, PodGroups
-from neuron_operator.kube import ApiError
+from neuron_operator.kube import ApiError, Conflict
 from neuron_operator.placement import LEVELS
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -88,13 +88,14 @@ def test_labels_that_make_no_sense_make_no_group(site):
     assert not site.there
 
 
-def test_what_is_refused_is_tried_again(site):
+@pytest.mark.parametrize("refusal", [ApiError(500, "InternalError", "etcd"), Conflict(409, "Conflict", "modified")])
+def test_what_is_refused_is_tried_again(site, refusal):
     site.pod("train-0", "train")
     site.api.faults.append(ApiError(429, "TooManyRequests", "later"))
     assert not site.step()
     assert site.step()
     site.api.drop(kube.PODS, "default/train-0")
-    site.api.faults.append(ApiError(500, "InternalError", "etcd"))
+    site.api.faults.append(refusal)
     assert not site.step()
     assert site.step()
     assert not site.there

@@ -13,6 +13,8 @@ from neuron_operator.ultraservers import loop
 from neuron_operator.ultraservers.loop import UltraServers
 from ultraserver_site import SYSTEM, TYPE, Site, api_with
 
+ERRORS = [Conflict(409, "Conflict", "x"), ApiError(429, "TooManyRequests", "x"), ApiError(500, "Error", "x")]
+
 
 @pytest.fixture
 async def site(cluster, node, pool, fault):
@@ -372,6 +374,29 @@ class TestDeletion:
         await site.settle()
         assert not site.cluster.of(kube.ULTRASERVER_WORKLOADS)
 
+    @pytest.mark.parametrize("error", ERRORS)
+    async def test_it_stays_while_a_pod_on_a_dead_node_was_not_asked_to_go(self, site, error):
+        site.workload(size=1)
+        await site.settle()
+        site.pods()
+        site.drop_node(site.nodes()[0])
+        await site.delete()
+        await site.look()  # the template goes
+
+        async def refuse(*arguments, **more):
+            raise error
+
+        class Api:
+            def __getattr__(self, verb):
+                return refuse if verb == "delete" else getattr(site.cluster, verb)
+
+        await site.look(api=Api())
+        assert site.cluster.of(kube.PODS)
+        assert site.cluster.of(kube.ULTRASERVER_WORKLOADS)
+        await site.settle()
+        assert not site.cluster.of(kube.PODS)
+        assert not site.cluster.of(kube.ULTRASERVER_WORKLOADS)
+
     async def test_before_it_was_allocated_it_just_goes(self, site):
         site.workload(size=4, count=9)
         await site.settle()
@@ -402,9 +427,7 @@ class TestDeletion:
 
 
 class TestFaults:
-    @pytest.mark.parametrize(
-        "error", [Conflict(409, "Conflict", "x"), ApiError(429, "TooManyRequests", "x"), ApiError(500, "Error", "x")]
-    )
+    @pytest.mark.parametrize("error", ERRORS)
     async def test_writes_that_fail_are_made_up_for(self, site, error):
         site.workload(size=2, count=2)
         fails = iter([True, False] * 20)
