@@ -110,6 +110,7 @@ bench: $(STAMP) ## measure and print tables for docs/benchmarks.md (GO_DRIVER=bi
 	$(BIN)/python tests/bench/drivers.py $(if $(GO_DRIVER),--go-driver $(GO_DRIVER))
 	tests/bench/pods.sh $(GO_DRIVER)
 	tests/bench/fault_delays.sh
+	tests/bench/gangs.sh
 	@hack/demo
 	$(BIN)/python tests/bench/neuron_ls.py
 

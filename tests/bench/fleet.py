@@ -22,12 +22,13 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-import fleet_gangs
+import gangs
 from neuron_dra_driver.api_server import kube as kube_module
 from neuron_dra_driver.api_server.kube import METADATA, METADATA_LIST, NEURON_NODES, SLICES, Kube
 from neuron_dra_driver.kubeletplugin import ApiError
 from neuron_dra_driver.names import API_GROUP, API_VERSION, VIRTUAL
 from neuron_dra_driver.virtual_nodes.publisher import WRITERS
+from pod_watch import Pods, a_namespace
 
 Json = dict[str, Any]
 
@@ -346,13 +347,29 @@ def cpu_of_others(container: str) -> dict[str, float]:
     return spent
 
 
+def virtual_worker() -> Json:
+    """The spec of a pod of a gang; KWOK plays it, kube-scheduler and kube-controller-manager do the rest."""
+    return {
+        "nodeSelector": {"neuron-sim.dev/virtual": "true"},
+        "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}],
+        "terminationGracePeriodSeconds": 0,
+        "containers": [
+            {"name": "worker", "image": "busybox", "resources": {"limits": {"aws.amazon.com/neuron": "16"}}}
+        ],
+    }
+
+
 async def with_gangs(kube: Kube, count: int) -> None:
     """Gangs on the fleet, one after the other."""
-    async with fleet_gangs.a_namespace(kube):
-        pods = fleet_gangs.Pods(kube)
+    async with a_namespace(kube):
+        pods = Pods(kube)
         async with following(pods.follow):
-            await fleet_gangs.gangs(kube, pods, 2)  # watches, images, compiled expressions
-            took = await fleet_gangs.gangs(kube, pods, count)
+            for number in range(2):  # watches, images, compiled expressions
+                await gangs.together(kube, pods, gangs.members(f"first-{number}", virtual_worker()))
+            took = [
+                await gangs.together(kube, pods, gangs.members(f"gang-{number}", virtual_worker()))
+                for number in range(count)
+            ]
             print(f"gang of four, submit to all Ready, {count} times: {spread([each.ready for each in took])}")
             print(f"  to the last one let go: {spread([each.let_go for each in took])}")
             print(f"  to the last one bound: {spread([each.bound for each in took])}", flush=True)

@@ -25,16 +25,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fleet_gangs
 import orjson
 import yaml
 from fleet import at_once, cpu_of_others, following
-from fleet_gangs import NAMESPACE, PODS, RESOURCE
 from neuron_dra_driver.api_server import kube as kube_module
 from neuron_dra_driver.api_server.kube import METADATA, METADATA_LIST, SLICES, Kube
 from neuron_dra_driver.kubeletplugin import ApiError
 from neuron_dra_driver.virtual_nodes.ledger import plan
 from neuron_dra_driver.virtual_nodes.wanted import wanted
+from pod_watch import NAMESPACE, PODS, RESOURCE, a_namespace
 
 Json = dict[str, Any]
 
@@ -274,7 +273,7 @@ async def run(options: argparse.Namespace) -> None:
     async with Kube(options.kubeconfig, kept=CONNECTIONS) as kube:
         if found := await listed(kube, SLICES):
             raise SystemExit(f"{len(found)} ResourceSlices are there already: take a cluster without DRA drivers")
-        async with classes_there(kube), nodes_there(kube, options.nodes) as nodes, fleet_gangs.a_namespace(kube):
+        async with classes_there(kube), nodes_there(kube, options.nodes) as nodes, a_namespace(kube):
             bound = Bound(kube)
             async with following(bound.follow):
                 paces: dict[str, list[float]] = {layout.name: [] for layout in LAYOUTS}

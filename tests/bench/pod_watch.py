@@ -1,13 +1,9 @@
-"""Gangs of pods on a fleet of virtual nodes, from submit to Ready.
-
-Used by `fleet.py`. KWOK plays the pods, the real kube-scheduler and kube-controller-manager do the rest.
-"""
+"""Pods in a namespace of the benchmarks' own, and when a foreign watch saw each of them let go, bound and ready."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from neuron_dra_driver.api_server.kube import Kube
@@ -15,7 +11,7 @@ from neuron_dra_driver.kubeletplugin import ApiError
 
 Json = dict[str, Any]
 
-NAMESPACE = "bench-fleet"
+NAMESPACE = "bench"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 RESOURCE = "/apis/resource.k8s.io/v1"
 
@@ -75,53 +71,6 @@ async def a_namespace(kube: Kube) -> AsyncIterator[None]:
     finally:
         with suppress(ApiError):
             await kube.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}", body={})
-
-
-def member(name: str, gang: str) -> Json:
-    """A pod of a gang of four, for virtual nodes."""
-    labels = {
-        "neuron-sim.dev/gang": gang,
-        "neuron-sim.dev/gang-size": "4",
-        "neuron-sim.dev/topology": "ultraserver",
-    }
-    return {
-        "metadata": {"name": name, "labels": labels},
-        "spec": {
-            "nodeSelector": {"neuron-sim.dev/virtual": "true"},
-            "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}],
-            "schedulingGates": [{"name": "neuron-sim.dev/gang"}],
-            "terminationGracePeriodSeconds": 0,
-            "containers": [
-                {"name": "worker", "image": "busybox", "resources": {"limits": {"aws.amazon.com/neuron": "16"}}}
-            ],
-        },
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class Took:
-    """Milliseconds from the submit of a gang until the last of its pods was ..."""
-
-    let_go: float
-    bound: float
-    ready: float
-
-
-async def gangs(kube: Kube, pods: Pods, count: int) -> list[Took]:
-    """Gangs of four pods, of sixteen chips each, one after the other."""
-    took = []
-    for number in range(count):
-        gang = f"gang-{number}"
-        pods.forget()
-        members = [f"{gang}-{rank}" for rank in range(4)]
-        bodies = [member(name, gang) for name in members]
-        began = time.perf_counter()
-        await asyncio.gather(*(kube.request("POST", PODS, body=body, harmless_twice=True) for body in bodies))
-        await pods.until(lambda members=members: pods.ready.keys() >= set(members), seconds=120)
-        last = [max(seen[name] for name in members) for seen in (pods.let_go, pods.bound, pods.ready)]
-        took.append(Took(*(1000 * (at - began) for at in last)))
-        await remove(kube, pods)
-    return took
 
 
 async def remove(kube: Kube, pods: Pods) -> None:
