@@ -81,20 +81,30 @@ class Fleet:
         self.changes: asyncio.Queue[tuple[str, float]] = asyncio.Queue()
 
     async def follow(self) -> None:
-        found = await self._kube.request("GET", SLICES, params=SELECTOR, accept=METADATA_LIST)
-        self.there = {item["metadata"]["name"] for item in found.get("items") or ()}
-        params = {**SELECTOR, "resourceVersion": found["metadata"]["resourceVersion"]}
-        async for kind, item in self._kube.watch(SLICES, params=params, accept=METADATA):
-            now, name = time.perf_counter(), item["metadata"].get("name", "")
-            if kind == "ADDED":
-                self.first = now if not self.there else self.first
-                self.there.add(name)
-                self.last = now
-            elif kind == "DELETED":
-                self.there.discard(name)
-            elif kind == "MODIFIED":
-                self.changes.put_nowait((name, now))
+        while True:  # the API server ends a watch whose reader is too slow for a burst
+            found = await self._kube.request("GET", SLICES, params=SELECTOR, accept=METADATA_LIST)
+            there = {item["metadata"]["name"] for item in found.get("items") or ()}
+            if there - self.there:
+                self._came()
+            self.there = there
             self._told.set()
+            params = {**SELECTOR, "resourceVersion": found["metadata"]["resourceVersion"]}
+            async for kind, item in self._kube.watch(SLICES, params=params, accept=METADATA):
+                self._event(kind, item["metadata"].get("name", ""))
+
+    def _event(self, kind: str, name: str) -> None:
+        if kind == "ADDED":
+            self._came()
+            self.there.add(name)
+        elif kind == "DELETED":
+            self.there.discard(name)
+        elif kind == "MODIFIED":
+            self.changes.put_nowait((name, time.perf_counter()))
+        self._told.set()
+
+    def _came(self) -> None:
+        self.last = time.perf_counter()
+        self.first = self.last if not self.there else self.first
 
     async def until(self, count: int, *, seconds: float) -> None:
         """Wait for so many slices."""

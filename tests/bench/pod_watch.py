@@ -28,25 +28,31 @@ class Pods:
         self._told = asyncio.Event()
 
     async def follow(self) -> None:
-        """For as long as the watch lasts."""
-        found = await self._kube.request("GET", PODS)
-        params = {"resourceVersion": found["metadata"]["resourceVersion"]}
-        async for kind, pod in self._kube.watch(PODS, params=params):
-            if kind not in ("ADDED", "MODIFIED", "DELETED"):
-                continue
-            now, name = time.perf_counter(), pod["metadata"]["name"]
-            if kind == "DELETED":
-                self.there.discard(name)
-            else:
-                self.there.add(name)
-                if not pod["spec"].get("schedulingGates"):
-                    self.let_go.setdefault(name, now)
-                if pod["spec"].get("nodeName"):
-                    self.bound.setdefault(name, now)
-                conditions = (pod.get("status") or {}).get("conditions") or ()
-                if any(found["type"] == "Ready" and found["status"] == "True" for found in conditions):
-                    self.ready.setdefault(name, now)
+        while True:  # the API server ends watches after a while
+            found = await self._kube.request("GET", PODS)
+            self.there.clear()
+            for pod in found["items"]:
+                self._event("ADDED", pod)
             self._told.set()
+            params = {"resourceVersion": found["metadata"]["resourceVersion"]}
+            async for kind, pod in self._kube.watch(PODS, params=params):
+                if kind in ("ADDED", "MODIFIED", "DELETED"):
+                    self._event(kind, pod)
+
+    def _event(self, kind: str, pod: Json) -> None:
+        now, name = time.perf_counter(), pod["metadata"]["name"]
+        if kind == "DELETED":
+            self.there.discard(name)
+        else:
+            self.there.add(name)
+            if not pod["spec"].get("schedulingGates"):
+                self.let_go.setdefault(name, now)
+            if pod["spec"].get("nodeName"):
+                self.bound.setdefault(name, now)
+            conditions = (pod.get("status") or {}).get("conditions") or ()
+            if any(found["type"] == "Ready" and found["status"] == "True" for found in conditions):
+                self.ready.setdefault(name, now)
+        self._told.set()
 
     def forget(self) -> None:
         """Names come again: of the pods that had them nothing is remembered."""
