@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import kopf
 
-from neuron_operator import conditions, endpoints, kube, metrics, webhook
+from neuron_operator import conditions, endpoints, garbage, kube, metrics, webhook
 from neuron_operator.breaking import Breaking
 from neuron_operator.fleet import Fleet
 from neuron_operator.gangs.controller import Gangs
@@ -166,6 +166,7 @@ async def _lead(options: Options, *, api: Kube, election: LeaderElection, stop: 
         ultraservers.follow(api),
         gangs(),
         pod_groups(),
+        garbage.collect(),
     )
     writing = [asyncio.create_task(work) for work in writers]
     keeping, kopf_running, stopping = (asyncio.create_task(work) for work in (election.keep(), watch(), stop.wait()))
