@@ -1,9 +1,9 @@
 """Python's garbage collector, in a process that knows a large fleet.
 
-A full collection looks at every object, which takes half a second at 5,000 nodes; nothing else happens meanwhile, and it
-begins whenever enough objects were made: in the middle of a gang. What is known of a fleet has no cycles and is freed
-without it. So what has lived for a minute is frozen, which takes it out of the collector's sight, and full collections are
-made here only: of what is new since every minute, and of everything once an hour, as cycles may have been frozen, too.
+A full collection looks at every object: half a second at 5,000 nodes, in which nothing else happens. By itself it
+begins whenever enough objects were made, in the middle of a gang. What is known of a fleet has no cycles and is freed
+without it. So what has lived for a minute is frozen, which takes it out of the collector's sight. Full collections
+are made here only: every minute of what is new since, and once an hour of everything, as cycles may have been frozen.
 """
 
 import asyncio
