@@ -12,7 +12,6 @@ breaks and heals, from the NeuronFault to a foreign watch on the slices; gangs o
 import argparse
 import asyncio
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -223,9 +222,7 @@ async def break_chips(kube: Kube, fleet: Fleet, nodes: int, rounds: int) -> tupl
 
 
 def spread(values: Sequence[float]) -> str:
-    ordered = sorted(values)
-    last = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-    return f"p50 {statistics.median(ordered):.1f} ms, p99 {last:.1f} ms"
+    return "p50 {:.1f} ms, p99 {:.1f} ms".format(*gangs.p50_p99(values))
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> None:

@@ -9,6 +9,7 @@ same template. `fleet.py` has gangs on virtual nodes.
 
 import argparse
 import asyncio
+import math
 import os
 import statistics
 import time
@@ -115,8 +116,13 @@ def print_table(single: Sequence[Took], gangs: Sequence[Took]) -> None:
 
 
 def spread(values: Sequence[float]) -> str:
+    return " / ".join(f"{value:.0f}" for value in p50_p99(values))
+
+
+def p50_p99(values: Sequence[float]) -> tuple[float, float]:
+    """The median, and the smallest value that 99 % of all do not exceed."""
     ordered = sorted(values)
-    return f"{statistics.median(ordered):.0f} / {ordered[round(0.99 * (len(ordered) - 1))]:.0f}"
+    return statistics.median(ordered), ordered[math.ceil(0.99 * len(ordered)) - 1]
 
 
 def main() -> None:
