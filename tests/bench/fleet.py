@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.request import urlopen
 
 import gangs
 from neuron_dra_driver.api_server import kube as kube_module
@@ -28,6 +29,7 @@ from neuron_dra_driver.kubeletplugin import ApiError
 from neuron_dra_driver.names import API_GROUP, API_VERSION, VIRTUAL
 from neuron_dra_driver.virtual_nodes.publisher import WRITERS
 from pod_watch import Pods, a_namespace
+from prometheus_client.parser import text_string_to_metric_families
 
 Json = dict[str, Any]
 
@@ -234,7 +236,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
         os.environ["KUBECONFIG"] = kubeconfig
         return Process(
             *("neuron_operator", "run", "--virtual-nodes", "--namespace=default", "--log-format=plain"),
-            *("--health-port=0", "--metrics-port=0", f"--kubeconfig={kubeconfig}"),
+            *("--health-port=0", f"--metrics-port={options.port + 1}", f"--kubeconfig={kubeconfig}"),
             log=log,
         )
 
@@ -263,7 +265,8 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
                 print(f"pool of {count} nodes, from its creation to its last slice: {fleet.last - began:.1f} s")
                 await settled(running)
                 spent = [process.cpu() - cpu for process, cpu in zip(running, before, strict=True)]
-                print(f"  and to the end: CPU operator {spent[0]:.1f} s, agent {spent[1]:.1f} s", flush=True)
+                print(f"  and to the end: CPU operator {spent[0]:.1f} s, agent {spent[1]:.1f} s")
+                print(f"  the operator's writes: {operator_writes(options.port + 1)}", flush=True)
 
                 sent = await bodies(kube)
                 for _ in range(options.rounds):
@@ -312,6 +315,15 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
                     await kube.request("DELETE", f"{POOLS}/{POOL}", body={})
                 for process in running:
                     process.stop()
+
+
+def operator_writes(port: int) -> str:
+    """What it wrote so far, by kind and verb."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+        families = text_string_to_metric_families(page.read().decode())
+    samples = [each for family in families if family.name == "neuron_sim_operator_writes" for each in family.samples]
+    counts = [each for each in samples if each.name.endswith("_total")]
+    return ", ".join("{kind} {verb} {result}".format(**each.labels) + f" {each.value:.0f}" for each in counts)
 
 
 async def at_rest(kube: Kube, running: Sequence[Process], seconds: int, *, container: str) -> None:
@@ -404,7 +416,7 @@ def main() -> None:
     parser.add_argument("--gangs", type=int, default=0, help="of four pods, one after the other; they need KWOK")
     parser.add_argument("--rest", type=int, default=60, help="seconds at rest")
     parser.add_argument("--container", default="", help="id of the one with the control plane, to tell its CPU")
-    parser.add_argument("--port", type=int, default=18001, help="of the agent's metrics")
+    parser.add_argument("--port", type=int, default=18001, help="of the agent's metrics; the operator's: the next")
     parser.add_argument("--kubeconfig", type=Path, default=os.environ.get("KUBECONFIG"))
     options = parser.parse_args()
     if options.kubeconfig is None:
