@@ -16,8 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.request import urlopen
@@ -28,7 +28,7 @@ from neuron_dra_driver.api_server.kube import METADATA, METADATA_LIST, NEURON_NO
 from neuron_dra_driver.kubeletplugin import ApiError
 from neuron_dra_driver.names import API_GROUP, API_VERSION, VIRTUAL
 from neuron_dra_driver.virtual_nodes.publisher import WRITERS
-from pod_watch import Pods, a_namespace
+from pod_watch import Pods, a_namespace, following
 from prometheus_client.parser import text_string_to_metric_families
 
 Json = dict[str, Any]
@@ -121,21 +121,6 @@ async def guard(running: Sequence[Process], log: Path) -> NoReturn:
         await asyncio.sleep(1)
         if any(process.ended for process in running):
             raise SystemExit(f"one of the processes has ended: see {log}")
-
-
-@asynccontextmanager
-async def following(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    async def run() -> None:
-        await work()
-
-    task = asyncio.create_task(run())
-    await asyncio.sleep(1)  # the watch is there
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def at_once(jobs: Sequence[Callable[[], Awaitable[object]]], *, connections: int) -> None:

@@ -5,21 +5,17 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 name=neuron-sim-fleet
-make image
-trap '[ -n "${NEURON_SIM_KEEP_CLUSTER:-}" ] || hack/cluster down --name $name' EXIT
-hack/cluster up --name $name --workers 0
+# shellcheck source=tests/bench/cluster.sh
+. tests/bench/cluster.sh
+make_cluster $name --workers 0
 hack/cluster kwok --name $name
-# shellcheck disable=SC2046  # a name each
-hack/cluster load --name $name $(hack/image --names)
-eval "$(hack/cluster env --name $name)"
 
 # shellcheck source=tests/bench/limits.sh
 . tests/bench/limits.sh
 lift_limits $name
 
 values=(virtualNodes.enabled=true virtualNodes.kwok.leaseSeconds=0 virtualNodes.kwok.resources.limits.memory=2Gi)
-helm upgrade --install neuron-sim charts/neuron-sim --namespace neuron-sim-system --create-namespace --wait --timeout 5m \
-  "${values[@]/#/--set=}"
+install_chart "${values[@]/#/--set=}"
 # fleet.py runs these two itself
 kubectl -n neuron-sim-system scale deployment neuron-sim-operator neuron-sim-virtual-agent --replicas=0
 kubectl -n kube-system wait --for=condition=Ready pods -l tier=control-plane --timeout=3m

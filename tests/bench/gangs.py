@@ -14,14 +14,13 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neuron_dra_driver.api_server.kube import Kube
 from neuron_dra_driver.names import DRIVER_NAME
-from pod_watch import NAMESPACE, PODS, RESOURCE, Pods, a_namespace, remove
+from pod_watch import NAMESPACE, PODS, RESOURCE, Pods, a_namespace, following, remove
 
 Json = dict[str, Any]
 
@@ -83,15 +82,9 @@ async def measure(kubeconfig: Path, rounds: int) -> None:
     async with Kube(kubeconfig) as kube, a_namespace(kube):
         await kube.request("POST", f"{RESOURCE}/namespaces/{NAMESPACE}/resourceclaimtemplates", body=template())
         pods = Pods(kube)
-        watch = asyncio.create_task(pods.follow())
-        try:
-            await asyncio.sleep(1)  # the watch is there
+        async with following(pods.follow):
             await in_turn(kube, pods, 2)  # images, compiled expressions
             print_table(*await in_turn(kube, pods, rounds))
-        finally:
-            watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
 
 
 async def in_turn(kube: Kube, pods: Pods, rounds: int) -> tuple[list[Took], list[Took]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -65,6 +65,23 @@ class Pods:
             while not holds():
                 self._told.clear()
                 await self._told.wait()
+
+
+@asynccontextmanager
+async def following(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """A watch, beside everything else."""
+
+    async def run() -> None:
+        await work()
+
+    task = asyncio.create_task(run())
+    await asyncio.sleep(1)  # the watch is there
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 @asynccontextmanager

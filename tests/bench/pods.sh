@@ -8,15 +8,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 name=neuron-sim-pods node=$name-worker
 go_driver=
 case ${1:-} in '' | -*) ;; *) go_driver=$1; shift ;; esac
-make image
-trap '[ -n "${NEURON_SIM_KEEP_CLUSTER:-}" ] || hack/cluster down --name $name' EXIT
-hack/cluster up --name $name
-# shellcheck disable=SC2046  # a name each
-hack/cluster load --name $name $(hack/image --names)
-eval "$(hack/cluster env --name $name)"
+# shellcheck source=tests/bench/cluster.sh
+. tests/bench/cluster.sh
+make_cluster $name
 # 16 devices, as the other driver has, and nothing else
-helm upgrade --install neuron-sim charts/neuron-sim --namespace neuron-sim-system --create-namespace --wait --timeout 5m \
-  --set pools.default.partitions=none,efa.enabled=false
+install_chart --set pools.default.partitions=none,efa.enabled=false
 
 # process PATTERN: of the node's processes, by the machine's numbers
 process() { docker top "$node" -eo pid,args | awk -v pattern="$1" '$0 ~ pattern {print $1; exit}'; }

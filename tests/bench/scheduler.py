@@ -27,13 +27,13 @@ from typing import Any
 
 import orjson
 import yaml
-from fleet import at_once, cpu_of_others, following
+from fleet import at_once, cpu_of_others
 from neuron_dra_driver.api_server import kube as kube_module
 from neuron_dra_driver.api_server.kube import METADATA, METADATA_LIST, SLICES, Kube
 from neuron_dra_driver.kubeletplugin import ApiError
 from neuron_dra_driver.virtual_nodes.ledger import plan
 from neuron_dra_driver.virtual_nodes.wanted import wanted
-from pod_watch import NAMESPACE, PODS, RESOURCE, a_namespace
+from pod_watch import NAMESPACE, PODS, RESOURCE, a_namespace, following
 
 Json = dict[str, Any]
 
